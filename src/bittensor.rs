@@ -1,0 +1,15 @@
+//! The field's vocabulary: keys, numbers, metagraph, commitments. No I/O, no clock, no settings.
+
+mod commitment;
+mod hotkey;
+mod hyperparameters;
+mod ids;
+mod metagraph;
+
+pub use commitment::{Commitment, CommitmentField, CommitmentTextError};
+pub use hotkey::{AddressError, Coldkey, Hotkey, SS58_PREFIX};
+pub use hyperparameters::Hyperparameters;
+pub use ids::{
+    BlockHash, BlockNumber, BlockRef, MechanismId, Netuid, RoundNumber, Tempo, Uid, storage_index,
+};
+pub use metagraph::{Metagraph, MetagraphError, Neuron, SubnetSnapshot};

@@ -1,0 +1,1 @@
+//! Everything subxt: connect, read, watch, submit, wallet.

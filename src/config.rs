@@ -1,0 +1,1 @@
+//! Configuration: raw TOML in, checked settings out, every problem at once.

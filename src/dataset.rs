@@ -1,0 +1,1 @@
+//! Conversations: corpus, sealed packs, sampling by seed.

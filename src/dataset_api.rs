@@ -1,0 +1,1 @@
+//! The Dataset API: routes and views.

@@ -1,0 +1,1 @@
+//! A small truthful subtensor over JSON-RPC. Never imports [`crate::chain`].

@@ -1,0 +1,1 @@
+//! The model host: revision, file list, sizes, digests, download.

@@ -1,0 +1,1 @@
+//! All SQL: migrations, submissions, queue, scores, weight log, faults.

@@ -1,0 +1,1 @@
+//! Shared HTTP parts: serve and drain, errors, limits.

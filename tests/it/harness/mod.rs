@@ -1,0 +1,1 @@
+//! Shared parts of the integration tests: temporary folders, child processes, small servers.

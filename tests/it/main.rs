@@ -1,0 +1,15 @@
+//! One integration binary: every test runs against real parts.
+
+mod apis;
+mod chain;
+mod cli;
+mod configs;
+mod crash;
+mod devchain;
+mod docker;
+mod flow;
+mod harness;
+mod hub;
+mod judge;
+mod queue;
+mod scoring;
