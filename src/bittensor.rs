@@ -1,6 +1,7 @@
 //! The field's vocabulary: keys, numbers, metagraph, commitments. No I/O, no clock, no settings.
 
 mod commitment;
+pub mod epoch;
 mod hotkey;
 mod hyperparameters;
 mod ids;

@@ -24,6 +24,7 @@
 //! 10. **Rules are pure.** Whatever can change a weight is a function without I/O, clock,
 //!     randomness or logging.
 
+pub mod admission;
 pub mod bittensor;
 pub mod chain;
 pub mod cli;

@@ -1,0 +1,252 @@
+//! Eras: the rules valid from a block on, as data. Whatever can change a score or a weight is in
+//! here, so that one id stands for all of it.
+
+use super::architecture::Architecture;
+use super::model_ref::CompetitionId;
+use super::template::Template;
+use crate::bittensor::BlockNumber;
+use serde::{Deserialize, Deserializer, Serialize};
+use sha2::{Digest, Sha256};
+use std::fmt;
+
+mod problems;
+
+pub use problems::Problem;
+
+/// The rules of one stretch of blocks. Entries are only ever appended: an era that has scores is
+/// never edited.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Era {
+    /// First block of the era and of its round 0.
+    pub from_block: BlockNumber,
+    /// How models are scored.
+    pub scoring: ScoringRules,
+    /// Which submissions are accepted.
+    pub admission: AdmissionRules,
+    /// How scores become weights.
+    pub incentive: IncentiveRules,
+}
+
+/// How models are scored in an era.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoringRules {
+    /// The scorer image: `sha256:` + 64 hex digits, or `name@sha256:…`. Never a tag.
+    pub image: String,
+    /// The judge's exact model.
+    pub judge: String,
+    /// Version of the judge's prompt.
+    pub prompt_version: u32,
+    /// Length of a round in blocks.
+    pub round_blocks: u64,
+    /// Items of a round.
+    pub items: u32,
+    /// Most new tokens of a reply.
+    pub max_tokens: u32,
+    /// Longest prompt in tokens.
+    pub max_prompt_tokens: u32,
+    /// What a model's replies must pass to be ranked.
+    #[serde(default)]
+    pub gates: Gates,
+}
+
+/// Largest accepted shares, 0 to 1, of bad replies among all replies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gates {
+    /// Replies without text.
+    pub empty_max: f64,
+    /// Replies cut by the token cap.
+    pub cut_max: f64,
+    /// Replies that are one and the same text.
+    pub identical_max: f64,
+    /// Replies of which a repeated 8-gram covers more than half.
+    pub degenerate_max: f64,
+}
+
+impl Default for Gates {
+    fn default() -> Self {
+        Self {
+            empty_max: 0.02,
+            cut_max: 0.20,
+            identical_max: 0.05,
+            degenerate_max: 0.05,
+        }
+    }
+}
+
+/// Which submissions an era accepts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmissionRules {
+    /// Earliest block of an accepted commitment.
+    pub earliest_commit_block: BlockNumber,
+    /// Competitions on offer.
+    pub competitions: Vec<CompetitionId>,
+    /// Chat templates on offer.
+    pub templates: Vec<Template>,
+    /// Architectures accepted.
+    pub architectures: Vec<Architecture>,
+    /// Smallest sum of the weight files; bytes, or text such as "20 GB".
+    #[serde(deserialize_with = "bytes_with_unit")]
+    pub min_model_bytes: u64,
+    /// Largest sum of the weight files; bytes, or text such as "72GiB".
+    #[serde(deserialize_with = "bytes_with_unit")]
+    pub max_model_bytes: u64,
+}
+
+/// How an era turns scores into weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncentiveRules {
+    /// Share of all weight that goes to the subnet owner's uid, 0 to 1.
+    pub burn_share: f64,
+    /// The rule of ranking.
+    pub ranking: RankingRule,
+}
+
+/// How contenders are ranked and rewarded.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "rule", rename_all = "kebab-case")]
+pub enum RankingRule {
+    /// The earliest model holds the title until another is better by more than luck and a margin.
+    Champion(ChampionRule),
+    /// The origin's rule: share of pairwise wins through a softmax.
+    WinRate(WinRateRule),
+}
+
+/// Parameters of [`RankingRule::Champion`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChampionRule {
+    /// Probability, 0 to 1, that any of a round's equal challengers wins by luck before the margin
+    /// is counted; shared among them (Bonferroni).
+    pub false_win_probability: f64,
+    /// Cap of the critical value that follows from it.
+    pub z_max: f64,
+    /// Lead that a challenger needs over a champion just committed, in score.
+    pub margin_start: f64,
+    /// Lead needed over an old champion.
+    pub margin_end: f64,
+    /// Blocks over which the margin falls from start to end, linearly.
+    pub margin_blocks: u64,
+    /// Shares of the champion and the next best, in order; they sum to 1. Places without a
+    /// contender give theirs to the others in proportion.
+    pub shares: Vec<f64>,
+}
+
+impl Default for ChampionRule {
+    fn default() -> Self {
+        Self {
+            false_win_probability: 0.05,
+            z_max: 3.0,
+            margin_start: 0.02,
+            margin_end: 0.005,
+            margin_blocks: 50_400,
+            shares: vec![1.0],
+        }
+    }
+}
+
+/// Parameters of [`RankingRule::WinRate`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WinRateRule {
+    /// Factor on the newer model's score in each comparison.
+    pub newer_factor: f64,
+    /// Temperature of the softmax over win rates.
+    pub temperature: f64,
+}
+
+impl Default for WinRateRule {
+    fn default() -> Self {
+        Self {
+            newer_factor: 0.97,
+            temperature: 0.075,
+        }
+    }
+}
+
+/// SHA-256 of an era's canonical JSON. Text form: 64 hex digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EraId(pub [u8; 32]);
+
+impl fmt::Display for EraId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for EraId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EraId({self})")
+    }
+}
+
+impl std::str::FromStr for EraId {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text, &mut bytes)
+            .map_err(|_| format!("{text:?} is no era id: want 64 hex digits"))?;
+        Ok(Self(bytes))
+    }
+}
+
+impl Serialize for EraId {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EraId {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(d)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+impl Era {
+    /// The era as JSON with sorted keys and without white space: what [`Era::id`] digests.
+    /// Parameters left to their defaults are written out, so a changed default changes the id.
+    #[must_use]
+    pub fn canonical_json(&self) -> String {
+        let mut tree = serde_json::to_value(self).unwrap_or_default();
+        tree.sort_all_objects();
+        tree.to_string()
+    }
+
+    /// Identity of the rules.
+    #[must_use]
+    pub fn id(&self) -> EraId {
+        EraId(Sha256::digest(self.canonical_json()).into())
+    }
+}
+
+/// The era in force at `block`: the last one that began at or before it.
+#[must_use]
+pub fn era_at(eras: &[Era], block: BlockNumber) -> Option<&Era> {
+    eras.iter()
+        .filter(|era| era.from_block <= block)
+        .max_by_key(|era| era.from_block)
+}
+
+fn bytes_with_unit<'de, D: Deserializer<'de>>(d: D) -> Result<u64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Size {
+        Bytes(u64),
+        Text(String),
+    }
+    match Size::deserialize(d)? {
+        Size::Bytes(bytes) => Ok(bytes),
+        Size::Text(text) => text
+            .parse::<bytesize::ByteSize>()
+            .map(|size| size.0)
+            .map_err(|e| serde::de::Error::custom(format!("{text:?} is no size: {e}"))),
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;
