@@ -9,10 +9,14 @@
 //!
 //! Every type refuses unknown fields, so a scorer of another version fails loudly.
 
+mod canary;
 mod files;
 mod job;
 mod result;
+mod schemas;
+mod tensor_digest;
 
+pub use canary::{canary_positions, canary_tensors};
 pub use files::{
     Finish, LINE_BYTES_MAX, Progress, REPLIES_BYTES_MAX, RESULT_BYTES_MAX, Reference, Reply,
     Sample, Stage,
@@ -25,3 +29,5 @@ pub use result::{
     CanaryProof, ErrorDetail, ExitClass, JobResult, MacError, Metrics, Proof, RESULT_SCHEMA,
     ResultCode, ScorerInfo, Status, Timing,
 };
+pub use schemas::schemas;
+pub use tensor_digest::{TensorEntry, tensor_digest};

@@ -91,6 +91,17 @@ impl ExitClass {
             Self::Job => 30,
         }
     }
+
+    /// The status of a result of this class: only [`Self::Miner`] rejects, because every other
+    /// failure still has to be confirmed or is not the miner's.
+    #[must_use]
+    pub fn status(self) -> Status {
+        match self {
+            Self::Ok => Status::Ok,
+            Self::Miner => Status::Rejected,
+            Self::MinerIfConfirmed | Self::Infra | Self::Timeout | Self::Job => Status::Infra,
+        }
+    }
 }
 
 macro_rules! codes {
