@@ -1,1 +1,12 @@
-//! Integration tests: chain.
+//! Integration tests: the chain client, wallet files, and both against real answers.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "helpers of tests stop at the first surprise and say what was skipped"
+)]
+
+mod golden;
+mod snapshot;
+mod submit;
+mod wallet;
+mod wire;

@@ -1,0 +1,96 @@
+//! Everything that this program ever signs for the chain, and its form on the wire.
+
+use super::commitments;
+use crate::bittensor::{MechanismId, Netuid, Uid};
+use scale_value::{Composite, Value};
+
+/// A call by names, encoded later from live metadata.
+pub(super) type Payload = subxt::tx::DynamicPayload<Composite<()>>;
+
+/// Everything that this program ever signs for the chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Call {
+    /// `Commitments.set_commitment` with one text field of at most 512 bytes.
+    SetCommitment {
+        /// Subnet that the hotkey is registered on.
+        netuid: Netuid,
+        /// The text, `Raw{n}` up to 128 bytes, `BigRaw` beyond.
+        text: String,
+    },
+    /// `SubtensorModule.set_mechanism_weights`, refused here while the subnet demands commit-reveal.
+    SetMechanismWeights {
+        /// Subnet.
+        netuid: Netuid,
+        /// Mechanism; 0 on most subnets.
+        mechanism: MechanismId,
+        /// Targets and values, as the chain expects them.
+        weights: Vec<(Uid, u16)>,
+        /// Must not be below the subnet's `WeightsVersionKey`.
+        version_key: u64,
+    },
+}
+
+impl Call {
+    /// The subnet that the call is about.
+    #[must_use]
+    pub fn netuid(&self) -> Netuid {
+        match self {
+            Self::SetCommitment { netuid, .. } | Self::SetMechanismWeights { netuid, .. } => {
+                *netuid
+            }
+        }
+    }
+
+    /// The call by names; the error says why this can be no call.
+    pub(super) fn payload(&self) -> Result<Payload, String> {
+        match self {
+            Self::SetCommitment { netuid, text } => set_commitment(*netuid, text),
+            Self::SetMechanismWeights {
+                netuid,
+                mechanism,
+                weights,
+                version_key,
+            } => set_mechanism_weights(*netuid, *mechanism, weights, *version_key),
+        }
+    }
+}
+
+fn set_commitment(netuid: Netuid, text: &str) -> Result<Payload, String> {
+    let info = commitments::info(text)
+        .ok_or_else(|| format!("the text has {} bytes, at most 512 fit", text.len()))?;
+    let fields = named([("netuid", number(netuid.0)), ("info", info)]);
+    Ok(subxt::dynamic::tx("Commitments", "set_commitment", fields))
+}
+
+fn set_mechanism_weights(
+    netuid: Netuid,
+    mechanism: MechanismId,
+    weights: &[(Uid, u16)],
+    version_key: u64,
+) -> Result<Payload, String> {
+    if weights.iter().all(|(_, weight)| *weight == 0) {
+        return Err("the weights are empty or all zero".to_owned());
+    }
+    let dests = weights.iter().map(|(uid, _)| number(uid.0));
+    let values = weights.iter().map(|(_, weight)| number(*weight));
+    let fields = named([
+        ("netuid", number(netuid.0)),
+        ("mecid", number(mechanism.0)),
+        ("dests", Value::unnamed_composite(dests)),
+        ("weights", Value::unnamed_composite(values)),
+        ("version_key", number(version_key)),
+    ]);
+    Ok(subxt::dynamic::tx(
+        "SubtensorModule",
+        "set_mechanism_weights",
+        fields,
+    ))
+}
+
+fn number(n: impl Into<u64>) -> Value<()> {
+    Value::u128(u128::from(n.into()))
+}
+
+fn named<const N: usize>(fields: [(&str, Value<()>); N]) -> Composite<()> {
+    Composite::Named(fields.map(|(name, value)| (name.to_owned(), value)).into())
+}
