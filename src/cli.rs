@@ -1,1 +1,166 @@
-//! Command line: flags in, checked options out.
+//! The command line: what may be asked for.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::dataset::Day;
+use crate::telemetry::LogFormat;
+
+/// A Bittensor validator node for model-competition subnets.
+#[derive(Debug, Parser)]
+#[command(name = "assay", version, about, propagate_version = true)]
+pub struct Cli {
+    /// Form of the log on standard error.
+    #[arg(long, value_enum, default_value = "plain", global = true)]
+    pub log_format: LogFormat,
+    /// What to log, such as "info,assay::chain=debug".
+    #[arg(long, env = "ASSAY_LOG", global = true)]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One role or tool of the binary.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the validator: read commitments, score models, set weights.
+    Run(ConfigFile),
+    /// Serve the evaluation conversations.
+    DatasetApi(ConfigFile),
+    /// Serve scores, queue and weights, read-only.
+    ScoreApi(ConfigFile),
+    /// Run everything on an embedded dev chain with sample miners and models.
+    Demo(Demo),
+    /// Run the embedded dev chain alone.
+    Devchain(DevchainOptions),
+    /// Check a configuration and its surroundings; print the effective values.
+    Check(ConfigFile),
+    /// Import, seal and list evaluation conversations.
+    #[command(subcommand)]
+    Corpus(Corpus),
+}
+
+/// The configuration to use.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// Configuration file (TOML); samples are in configs/.
+    #[arg(long, env = "ASSAY_CONFIG")]
+    pub config: PathBuf,
+    /// Stop when standard input closes: for a parent that must not leave children behind.
+    #[arg(long, hide = true)]
+    pub with_parent: bool,
+}
+
+/// How the demo's scorer is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScorerChoice {
+    /// A container when Docker answers, else a process.
+    Auto,
+    /// A container or nothing.
+    Docker,
+    /// A child process.
+    Process,
+}
+
+/// Options of `assay demo`.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// End after the first weights were read back.
+    #[arg(long)]
+    pub once: bool,
+    /// Print one JSON object on standard output at the end.
+    #[arg(long)]
+    pub json: bool,
+    /// Log lines instead of a progress display.
+    #[arg(long)]
+    pub plain: bool,
+    /// Keep everything in this folder and carry on from what it holds; a temporary one otherwise.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// How models are run.
+    #[arg(long, value_enum, default_value = "auto")]
+    pub scorer: ScorerChoice,
+    /// Seed of the sample models, miners and conversations.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+}
+
+/// Flags of `assay devchain`.
+#[derive(Debug, Clone, Args)]
+pub struct DevchainOptions {
+    /// Genesis file; without it: subnet 11 with //OwnerHot, //Validator and //Miner1 to //Miner8.
+    #[arg(long)]
+    pub genesis: Option<PathBuf>,
+    /// Where to listen; port 0 takes a free one. The dev_* methods exist on loopback only.
+    #[arg(long, default_value = "127.0.0.1:9944")]
+    pub listen: SocketAddr,
+    /// Time between blocks, such as 500ms; overrides the genesis file.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub block_time: Option<Duration>,
+    /// Seal blocks only when dev_seal asks for them.
+    #[arg(long)]
+    pub manual: bool,
+    /// Blocks from the head back to the finalised head.
+    #[arg(long, default_value_t = 2)]
+    pub finality_lag: u32,
+    /// States kept behind the head.
+    #[arg(long, default_value_t = 300)]
+    pub keep_states: usize,
+    /// Raw runtime metadata (V15 or V16) instead of the built-in one.
+    #[arg(long)]
+    pub metadata: Option<PathBuf>,
+    /// Folder of the journal; without it the chain lives in memory only.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+}
+
+/// Tools for evaluation conversations.
+#[derive(Debug, Subcommand)]
+pub enum Corpus {
+    /// Add conversations from a JSONL file; every rejected line is listed with its reason.
+    Import {
+        /// Corpus folder; made when absent.
+        #[arg(long)]
+        corpus: PathBuf,
+        /// One conversation a line: {"system_prompt", "messages": [{"role", "content"}], "created"}.
+        file: PathBuf,
+        /// Day of lines that carry none (YYYY-MM-DD).
+        #[arg(long)]
+        created: Option<Day>,
+    },
+    /// Seal a stretch of days into an immutable pack named by its digest.
+    Seal {
+        /// Corpus folder.
+        #[arg(long)]
+        corpus: PathBuf,
+        /// Folder of sealed packs; made when absent.
+        #[arg(long)]
+        packs: PathBuf,
+        /// First day (YYYY-MM-DD); the corpus' first when absent.
+        #[arg(long)]
+        from: Option<Day>,
+        /// Last day, inclusive; the corpus' last when absent.
+        #[arg(long)]
+        to: Option<Day>,
+    },
+    /// List sealed packs, newest first.
+    List {
+        /// Folder of sealed packs.
+        #[arg(long)]
+        packs: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        super::Cli::command().debug_assert();
+    }
+}

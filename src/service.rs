@@ -1,1 +1,24 @@
-//! Long-running loops.
+//! Long-running loops, each `async fn run(self, Shutdown)`. They hold order and rhythm; rules are in
+//! [`crate::incentive`], I/O in the modules of its row. A loop ends by the shutdown signal or by an
+//! error that an operator has to see; everything else is a fault that is recorded and passes.
+//!
+//! ```text
+//! watcher ──snapshot──▶ intake ──record──▶ store ◀──lease── fetcher, worker, judging
+//!                └────▶ weight setter ◀──scores──┘
+//! ```
+
+pub mod artifacts;
+pub mod fetcher;
+pub mod intake;
+pub mod janitor;
+pub mod judging;
+mod rounds;
+pub mod stage;
+pub mod twins;
+pub mod watcher;
+pub mod weight_setter;
+pub mod worker;
+
+pub use artifacts::Artifacts;
+pub use rounds::Rounds;
+pub use watcher::{Latest, Watcher};

@@ -1,0 +1,129 @@
+//! What stands in for the world: chain, model hub, judge, and the corpus behind the Dataset API.
+
+use super::files::Folder;
+use crate::clock::now_ms;
+use crate::cmd::Failure;
+use crate::cmd::lifetime::Lifetime;
+use crate::dataset::{self, Corpus, DatasetError, Day, Rejected};
+use crate::demo::corpus::{Conversation, sample_conversations};
+use crate::demo::judge::{DevJudge, Known};
+use crate::demo::model_hub::ModelHub;
+use crate::devchain::{self, DevChain, Genesis};
+use crate::scoring::judge::Turn;
+use std::io::BufReader;
+use std::net::{Ipv4Addr, SocketAddr};
+use tokio::net::TcpListener;
+
+/// Conversations of the sample corpus.
+const CONVERSATIONS: usize = 400;
+/// Day of the sample corpus; the same always, so that the pack is.
+const DAY: &str = "2026-01-01";
+
+/// The running world.
+#[derive(Debug)]
+pub(super) struct World {
+    /// The dev chain, in this process, with its journal in the demo's folder.
+    pub(super) chain: DevChain,
+    /// Base URL of the model hub.
+    pub(super) hub: String,
+    /// Base URL of the judge.
+    pub(super) judge: String,
+}
+
+impl World {
+    /// Starts everything; what lasts is in `folder`, so a second start goes on.
+    pub(super) async fn start(
+        life: &mut Lifetime,
+        folder: &Folder,
+        seed: u64,
+    ) -> Result<Self, Failure> {
+        let conversations = sample_conversations(seed, CONVERSATIONS);
+        seal(folder, &conversations)?;
+        let (hub_listener, hub) = listen().await?;
+        let stop = life.shutdown.clone();
+        let stopped = async move { stop.signalled().await };
+        life.spawn(
+            "model hub",
+            ModelHub::new(folder.path("hub")).serve(hub_listener, stopped),
+        );
+        let (judge_listener, judge) = listen().await?;
+        let known: Vec<_> = conversations.into_iter().filter_map(known).collect();
+        let dev_judge = DevJudge::new(&known, 0.0);
+        life.spawn(
+            "judge",
+            dev_judge.serve(judge_listener, life.shutdown.clone()),
+        );
+        let options = devchain::Options {
+            dir: Some(folder.path("chain")),
+            ..devchain::Options::default()
+        };
+        let chain = DevChain::start(Genesis::dev(), options)
+            .await
+            .map_err(Failure::unavailable)?;
+        Ok(Self {
+            chain,
+            hub,
+            judge: format!("{judge}v1"),
+        })
+    }
+}
+
+/// A free port on loopback, and the URL that leads there.
+async fn listen() -> Result<(TcpListener, String), Failure> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = TcpListener::bind(any).await.map_err(Failure::unavailable)?;
+    let address = listener.local_addr().map_err(Failure::unavailable)?;
+    Ok((listener, format!("http://{address}/")))
+}
+
+/// Imports the sample conversations and seals them into a pack, once.
+fn seal(folder: &Folder, conversations: &[Conversation]) -> Result<(), Failure> {
+    let failed = |error: DatasetError| Failure::unavailable(error);
+    // Without the generator's own ids: a pack names its conversations by their content.
+    let line = |c: &Conversation| {
+        serde_json::json!({ "system_prompt": c.system_prompt, "messages": c.messages }).to_string()
+    };
+    let text = conversations
+        .iter()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n");
+    let day: Day = DAY.parse().map_err(Failure::bug)?;
+    let mut corpus = Corpus::open(&folder.path("corpus")).map_err(failed)?;
+    let mut rejected = 0;
+    let mut source = BufReader::new(text.as_bytes());
+    corpus
+        .import(&mut source, Some(day), |line, why| {
+            // A folder that is used again holds them all.
+            if why != Rejected::Duplicate {
+                tracing::error!(line, ?why, "a sample conversation was rejected");
+                rejected += 1;
+            }
+        })
+        .map_err(failed)?;
+    if rejected > 0 {
+        return Err(Failure::bug(format_args!(
+            "{rejected} sample conversations were rejected"
+        )));
+    }
+    dataset::seal(&corpus, &folder.path("packs"), (None, None), now_ms()).map_err(failed)?;
+    Ok(())
+}
+
+/// The conversation as the judge is shown it, and the reply that it knows to be good.
+fn known(conversation: Conversation) -> Option<Known> {
+    let mut messages = conversation.messages;
+    let reference = messages.pop()?.content;
+    let system = Turn {
+        role: "system".to_owned(),
+        content: conversation.system_prompt,
+    };
+    let turns = messages.into_iter().map(|m| Turn {
+        role: m.role,
+        content: m.content,
+    });
+    Some(Known {
+        context: std::iter::once(system).chain(turns).collect(),
+        reference,
+    })
+}

@@ -1,0 +1,139 @@
+//! `assay run`: the validator.
+
+mod parts;
+
+use super::Failure;
+use super::lifetime::Lifetime;
+use crate::cli::ConfigFile;
+use crate::config::{self, Validator};
+use crate::service::intake::{Confirmations, Intake};
+use crate::service::janitor::Janitor;
+use crate::service::weight_setter::WeightSetter;
+use crate::service::worker::Worker;
+use crate::service::{Rounds, Watcher, fetcher::Fetcher, judging::Judging, stage};
+use crate::store::WorkerId;
+use parts::Parts;
+pub(super) use parts::file_digest;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+
+/// Downloads at a time; files within one come in parallel, too.
+const FETCHERS: usize = 2;
+/// Models judged at a time; they share the judge's bound on calls in flight.
+const JUDGES: usize = 2;
+/// The hub has to say three times within a good hour that a repository is not there.
+const CONFIRMATIONS: Confirmations = Confirmations {
+    count: 3,
+    apart: Duration::from_secs(30 * 60),
+};
+
+/// Runs the validator until it is told to stop.
+///
+/// # Errors
+/// [`Failure`]: 64 for a wrong configuration, 69 when a needed service is missing.
+pub async fn run(options: &ConfigFile) -> Result<(), Failure> {
+    let config = config::load_validator(&options.config).map_err(Failure::usage)?;
+    let mut life = Lifetime::begin(options.with_parent)?;
+    let parts = Parts::connect(&config).await?;
+    tracing::info!(hotkey = %parts.pair.hotkey(), netuid = %config.chain.netuid, endpoint = parts.chain.endpoint(), "validator starts");
+    start(&mut life, &config, parts);
+    life.run().await
+}
+
+fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
+    let (sender, latest) = watch::channel(None);
+    let rounds = Arc::new(Rounds {
+        store: parts.store.clone(),
+        chain: parts.chain.clone(),
+        dataset: parts.dataset.clone(),
+        netuid: config.chain.netuid,
+        eras: config.eras.clone(),
+        latest: latest.clone(),
+        last: Mutex::new(None),
+    });
+    start_stages(life, config, &parts, &rounds);
+    let watcher = Watcher {
+        chain: parts.chain.clone(),
+        netuid: config.chain.netuid,
+        store: parts.store.clone(),
+        latest: sender,
+    };
+    life.spawn("watcher", watcher.run(life.shutdown.clone()));
+    let intake = Intake::new(
+        parts.store.clone(),
+        parts.hub.clone(),
+        config.eras.clone(),
+        CONFIRMATIONS,
+        latest.clone(),
+    );
+    life.spawn("intake", intake.run(life.shutdown.clone()));
+    if config.weights.submit {
+        let setter = WeightSetter {
+            store: parts.store.clone(),
+            chain: parts.chain.clone(),
+            pair: parts.pair.clone(),
+            mechanism: config.chain.mechanism,
+            version_key: config.weights.version_key,
+            eras: config.eras.clone(),
+            latest,
+        };
+        life.spawn("weight setter", setter.run(life.shutdown.clone()));
+    }
+    let janitor = Janitor {
+        store: parts.store.clone(),
+        artifacts: parts.artifacts.clone(),
+    };
+    life.spawn("janitor", janitor.run(life.shutdown.clone()));
+    let (store, stop) = (parts.store, life.shutdown.clone());
+    life.spawn("store", async move {
+        tokio::select! {
+            () = stop.signalled() => Ok(()),
+            error = store.writer_ended() => Err(error),
+        }
+    });
+}
+
+fn start_stages(life: &mut Lifetime, config: &Validator, parts: &Parts, rounds: &Arc<Rounds>) {
+    for n in 0..FETCHERS {
+        let fetcher = Fetcher {
+            hub: parts.hub.clone(),
+            eras: config.eras.clone(),
+            latest: rounds.latest.clone(),
+            artifacts: parts.artifacts.clone(),
+        };
+        let worker = WorkerId(format!("fetch-{n}"));
+        life.spawn(
+            "fetcher",
+            stage::run(parts.store.clone(), worker, fetcher, life.shutdown.clone()),
+        );
+    }
+    for entry in &config.workers {
+        let work = Worker {
+            store: parts.store.clone(),
+            rounds: Arc::clone(rounds),
+            scorers: parts.scorers.clone(),
+            artifacts: parts.artifacts.clone(),
+            limits: parts.limits.clone(),
+        };
+        let worker = WorkerId(format!("score-{}", entry.name));
+        life.spawn(
+            "worker",
+            stage::run(parts.store.clone(), worker, work, life.shutdown.clone()),
+        );
+    }
+    for n in 0..JUDGES {
+        let judging = Judging {
+            store: parts.store.clone(),
+            rounds: Arc::clone(rounds),
+            judge: Arc::clone(&parts.judge),
+            judge_id: config.judge.model.clone(),
+            artifacts: parts.artifacts.clone(),
+        };
+        let worker = WorkerId(format!("judge-{n}"));
+        life.spawn(
+            "judge",
+            stage::run(parts.store.clone(), worker, judging, life.shutdown.clone()),
+        );
+    }
+}

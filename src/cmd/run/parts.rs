@@ -1,0 +1,253 @@
+//! Everything that the validator's loops share, connected and checked before any of them starts.
+
+use crate::chain::{ChainClient, ChainSettings, HotkeyPair};
+use crate::cmd::Failure;
+use crate::config::{self, Runner, Validator};
+use crate::dataset::client::{ClientSettings, DatasetClient};
+use crate::hub::{HubClient, HubSettings};
+use crate::incentive::{Era, EraId};
+use crate::retry;
+use crate::scoring::Scorer;
+use crate::scoring::docker::{DockerScorer, Engine, Resources};
+use crate::scoring::judge::{Judge, JudgeSettings, PROMPT_VERSION};
+use crate::scoring::process::{self, ProcessScorer};
+use crate::scoring::runner::GRACE;
+use crate::service::Artifacts;
+use crate::store::{EraRecord, RetryPolicy, Store};
+use assay_protocol::Limits;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Name under which this host's containers are marked; the hotkey makes it unique.
+fn node_name(pair: &HotkeyPair) -> String {
+    pair.hotkey().to_string()
+}
+
+/// The validator's parts.
+#[derive(Debug)]
+pub(super) struct Parts {
+    pub(super) store: Store,
+    pub(super) artifacts: Artifacts,
+    pub(super) pair: HotkeyPair,
+    pub(super) chain: ChainClient,
+    pub(super) hub: HubClient,
+    pub(super) dataset: DatasetClient,
+    pub(super) judge: Arc<Judge>,
+    pub(super) scorers: HashMap<EraId, Arc<dyn Scorer>>,
+    pub(super) limits: Limits,
+}
+
+impl Parts {
+    /// Opens and connects everything; the first thing that is missing ends the start.
+    pub(super) async fn connect(config: &Validator) -> Result<Self, Failure> {
+        check_judge(config)?;
+        let store = open_store(config).await?;
+        let artifacts = Artifacts::open(&config.store.artifacts).map_err(Failure::unavailable)?;
+        let pair = load_pair(&config.wallet.hotkey_file)?;
+        let scorers = scorers(config, &artifacts, &pair).await?;
+        let chain = ChainClient::connect(&chain_settings(config))
+            .await
+            .map_err(Failure::unavailable)?;
+        let hub = HubClient::new(hub_settings(config)?).map_err(Failure::usage)?;
+        let dataset = DatasetClient::new(dataset_settings(config)).map_err(Failure::unavailable)?;
+        let judge = Judge::new(judge_settings(config)?, rand::random()).map_err(Failure::usage)?;
+        let (judge, limits) = (Arc::new(judge), limits(&config.scorer));
+        Ok(Self {
+            store,
+            artifacts,
+            pair,
+            chain,
+            hub,
+            dataset,
+            judge,
+            scorers,
+            limits,
+        })
+    }
+}
+
+/// The provider's model must be the one that the eras name, or scores would lie about their judge.
+fn check_judge(config: &Validator) -> Result<(), Failure> {
+    for era in &config.eras {
+        let prompt = format!("assay-judge/{}", era.scoring.prompt_version);
+        if era.scoring.judge != config.judge.model || prompt != PROMPT_VERSION {
+            return Err(Failure::usage(format_args!(
+                "the era from block {} is judged by {} with prompt {prompt}, but judge.model is {} and \
+                 this program's prompt is {PROMPT_VERSION}; append an era or mend judge.model",
+                era.from_block, era.scoring.judge, config.judge.model
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn open_store(config: &Validator) -> Result<Store, Failure> {
+    if let Some(folder) = config.store.path.parent() {
+        std::fs::create_dir_all(folder).map_err(Failure::unavailable)?;
+    }
+    let store =
+        Store::open(&config.store.path, RetryPolicy::default()).map_err(Failure::unavailable)?;
+    let record = |era: &Era| EraRecord {
+        era_id: era.id().to_string(),
+        from_block: era.from_block,
+        canonical: era.canonical_json(),
+    };
+    store
+        .assert_eras(config.eras.iter().map(record).collect())
+        .await
+        .map_err(Failure::usage)?;
+    Ok(store)
+}
+
+fn load_pair(path: &Path) -> Result<HotkeyPair, Failure> {
+    let (pair, loose) = HotkeyPair::load(path).map_err(Failure::unavailable)?;
+    if let Some(loose) = loose {
+        tracing::warn!(mode = format!("{:o}", loose.mode), path = %path.display(), "others may read the hotkey; chmod 600 it");
+    }
+    Ok(pair)
+}
+
+pub(in crate::cmd) fn chain_settings(config: &Validator) -> ChainSettings {
+    ChainSettings {
+        endpoints: config
+            .chain
+            .endpoints
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        genesis: Some(config.chain.genesis),
+        request_timeout: config.chain.request_timeout,
+        block_time: config.chain.block_time,
+    }
+}
+
+fn hub_settings(config: &Validator) -> Result<HubSettings, Failure> {
+    let hub = &config.hub;
+    Ok(HubSettings {
+        token: hub.token().map_err(Failure::usage)?,
+        request_timeout: hub.request_timeout,
+        stall_limit: hub.stall_timeout,
+        download_deadline: hub.download_timeout,
+        parallel_files: usize::from(hub.parallel_files),
+        keep_free: config.store.keep_free.0,
+        ..HubSettings::new(hub.endpoint.clone())
+    })
+}
+
+fn dataset_settings(config: &Validator) -> ClientSettings {
+    let dataset = &config.dataset;
+    ClientSettings {
+        endpoints: dataset.endpoints.clone(),
+        cache: dataset.cache.clone(),
+        request_timeout: dataset.request_timeout,
+        download_timeout: dataset.download_timeout,
+        pack_bytes_max: dataset.pack_size_max.0,
+    }
+}
+
+fn judge_settings(config: &Validator) -> Result<JudgeSettings, Failure> {
+    let judge = &config.judge;
+    Ok(JudgeSettings {
+        base_url: judge.base_url.clone(),
+        model: judge.model.clone(),
+        key: judge.key().map_err(Failure::usage)?,
+        in_flight: usize::from(judge.concurrency),
+        call_deadline: judge.request_timeout,
+        retry: retry::RetryPolicy {
+            total_time: judge.total_timeout,
+            ..retry::RetryPolicy::default()
+        },
+    })
+}
+
+fn limits(scorer: &config::Scorer) -> Limits {
+    Limits {
+        load_s: scorer.load_timeout.as_secs(),
+        generate_s: scorer.generate_timeout.as_secs(),
+        likelihood_s: scorer.generate_timeout.as_secs(),
+        total_s: scorer.total_timeout.as_secs(),
+        stall_s: scorer.stall_timeout.as_secs(),
+    }
+}
+
+/// One scorer for each era, bound to the image that the era names. What a former life of this node
+/// left running is removed first.
+async fn scorers(
+    config: &Validator,
+    artifacts: &Artifacts,
+    pair: &HotkeyPair,
+) -> Result<HashMap<EraId, Arc<dyn Scorer>>, Failure> {
+    let mut scorers: HashMap<EraId, Arc<dyn Scorer>> = HashMap::new();
+    match &config.scorer.runner {
+        Runner::Docker => {
+            let engine = Engine::connect().await.map_err(Failure::unavailable)?;
+            let node = node_name(pair);
+            let reaped = engine
+                .reap_orphans(&node)
+                .await
+                .map_err(Failure::unavailable)?;
+            if reaped > 0 {
+                tracing::warn!(reaped, "containers of a former life were removed");
+            }
+            for era in &config.eras {
+                let scorer = DockerScorer {
+                    engine: engine.clone(),
+                    image: era.scoring.image.parse().map_err(Failure::usage)?,
+                    resources: resources(&config.scorer),
+                    node: node.clone(),
+                };
+                scorers.insert(era.id(), Arc::new(scorer));
+            }
+        }
+        Runner::Process { program, .. } => {
+            process::reap_orphans(&artifacts.jobs()).map_err(Failure::unavailable)?;
+            let found = file_digest(program)?;
+            for era in &config.eras {
+                if era.scoring.image != found {
+                    return Err(Failure::usage(format_args!(
+                        "{} has {found}, but the era from block {} scores with {}",
+                        program.display(),
+                        era.from_block,
+                        era.scoring.image
+                    )));
+                }
+                let memory_bytes = config.scorer.memory.0;
+                scorers.insert(
+                    era.id(),
+                    Arc::new(ProcessScorer {
+                        binary: program.clone(),
+                        memory_bytes,
+                        grace: GRACE,
+                    }),
+                );
+            }
+        }
+    }
+    Ok(scorers)
+}
+
+/// SHA-256 of a file in the form of an image id: what pins a scorer that runs as a plain process.
+pub(in crate::cmd) fn file_digest(path: &Path) -> Result<String, Failure> {
+    let bytes = std::fs::read(path).map_err(|e| {
+        Failure::unavailable(format_args!(
+            "cannot read the scorer {}: {e}",
+            path.display()
+        ))
+    })?;
+    Ok(format!("sha256:{}", hex::encode(Sha256::digest(bytes))))
+}
+
+fn resources(scorer: &config::Scorer) -> Resources {
+    // Checked to be a small positive number when the configuration was read.
+    let millis = Duration::from_secs_f64(scorer.cpus).as_millis();
+    Resources {
+        memory_bytes: scorer.memory.0,
+        cpu_millis: u32::try_from(millis).unwrap_or(u32::MAX),
+        pids: scorer.pids,
+        tmp_bytes: scorer.scratch.0,
+        ..Resources::default()
+    }
+}

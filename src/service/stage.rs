@@ -1,0 +1,112 @@
+//! One worker of one stage: lease, work under a heartbeat, record.
+
+use crate::bittensor::BlockNumber;
+use crate::clock::now_ms;
+use crate::shutdown::Shutdown;
+use crate::store::{Ask, Lease, Outcome, Stage, Store, StoreError, WorkerId};
+use futures::future::BoxFuture;
+use std::time::Duration;
+
+/// A lease without a heartbeat lasts this long.
+const TTL: Duration = Duration::from_secs(60);
+/// Three beats for each lease time.
+const BEAT: Duration = Duration::from_secs(20);
+/// Longest pause of an idle worker: work that only time makes ready is not announced.
+const IDLE: Duration = Duration::from_secs(2);
+
+/// What a stage does with a lease.
+pub trait Work: Send + Sync {
+    /// The stage.
+    fn stage(&self) -> Stage;
+
+    /// Only what was committed before this block may be worked on now; `Err` means that nothing may
+    /// (before the first snapshot, say).
+    fn committed_before(&self) -> Option<Option<BlockNumber>>;
+
+    /// Does the work; `None` hands the lease back unfinished, without counting the attempt. Returns
+    /// soon after `stop` is triggered.
+    fn work<'a>(&'a self, lease: &'a Lease, stop: &'a Shutdown) -> BoxFuture<'a, Option<Outcome>>;
+}
+
+/// Runs one worker until shutdown. The work in hand is handed back at shutdown.
+///
+/// # Errors
+/// [`StoreError`] other than a lost lease: without its store the node must end.
+pub async fn run(
+    store: Store,
+    worker: WorkerId,
+    work: impl Work,
+    shutdown: Shutdown,
+) -> Result<(), StoreError> {
+    store.abandon_leases(&worker, now_ms()).await?;
+    let mut changes = store.queue_changes();
+    while !shutdown.is_triggered() {
+        let lease = match work.committed_before() {
+            None => None,
+            Some(committed_before) => {
+                let ask = Ask {
+                    stage: work.stage(),
+                    worker: worker.clone(),
+                    committed_before,
+                    now_ms: now_ms(),
+                    ttl: TTL,
+                };
+                store.lease(ask).await?
+            }
+        };
+        match lease {
+            Some(lease) => match attend(&store, &work, &lease, &shutdown).await {
+                Err(StoreError::LeaseLost(_)) => {
+                    tracing::warn!(submission = %lease.submission.id, "lease lost, work dropped");
+                }
+                other => other?,
+            },
+            None => tokio::select! {
+                () = shutdown.signalled() => {}
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(IDLE) => {}
+            },
+        }
+    }
+    Ok(())
+}
+
+/// Works on one lease and records how it ended.
+async fn attend(
+    store: &Store,
+    work: &impl Work,
+    lease: &Lease,
+    shutdown: &Shutdown,
+) -> Result<(), StoreError> {
+    let begun = now_ms();
+    let outcome = tokio::select! {
+        outcome = work.work(lease, shutdown) => outcome,
+        lost = beat(store, lease) => return Err(lost),
+    };
+    let (id, stage, now) = (lease.submission.id, lease.stage, now_ms());
+    let Some(outcome) = outcome else {
+        return store.release(lease.clone(), now, now).await;
+    };
+    match &outcome {
+        Outcome::Failed(fault) => {
+            tracing::warn!(submission = %id, %stage, attempt = lease.attempt, %fault, "stage failed");
+        }
+        Outcome::Rejected(rejection) => {
+            tracing::info!(submission = %id, %stage, code = %rejection.code, "rejected");
+        }
+        Outcome::Advance(_) | Outcome::Scored(_) => {
+            tracing::info!(submission = %id, %stage, ms = now.saturating_sub(begun), "stage done");
+        }
+    }
+    store.finish_stage(lease, outcome, now).await.map(|_| ())
+}
+
+/// Beats until the lease is lost or the store fails.
+async fn beat(store: &Store, lease: &Lease) -> StoreError {
+    loop {
+        tokio::time::sleep(BEAT).await;
+        if let Err(error) = store.heartbeat(lease, now_ms(), TTL).await {
+            return error;
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The score stage: one model, one sealed scorer, replies or a verdict.
+
+use super::artifacts::{Artifacts, job_id};
+use super::rounds::{Drawn, Rounds, store_fault};
+use super::stage::Work;
+use super::{fetcher::Fetched, intake, twins};
+use crate::admission::template;
+use crate::bittensor::BlockNumber;
+use crate::dataset::{Item, Role};
+use crate::fault::{Fault, Party};
+use crate::incentive::gates::{self, ReplyText};
+use crate::incentive::{Era, EraId, Template};
+use crate::scoring::job::{self, JobPath, ModelFacts, PreparedJob, ScoreJob};
+use crate::scoring::outcome::{self, Attempt, ReplySet};
+use crate::scoring::{Finished, Scorer, ScoringError, replies};
+use crate::shutdown::Shutdown;
+use crate::store::{Advance, Fingerprint, Lease, Outcome, Stage, Store};
+use assay_protocol::{Canary, EngineArgs, Finish, Generation, Limits, Sample};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What the score stage hands to the judge stage.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Replied {
+    /// Era of the round.
+    pub era_id: String,
+    /// Round that was answered.
+    pub round: crate::bittensor::RoundNumber,
+    /// Hex SHA-256 of the kept replies file.
+    pub replies_sha256: String,
+    /// Image that ran, as the engine says; none for a plain process.
+    pub image_id: Option<String>,
+    /// Engine, the scorer's word.
+    pub engine: String,
+    /// Digest over the tensors.
+    pub tensor_digest: String,
+    /// What the gates saw.
+    pub gates: serde_json::Value,
+}
+
+/// One run that ended, with what it was made from.
+#[derive(Debug, Clone, Copy)]
+struct Run<'a> {
+    job: &'a PreparedJob,
+    finished: &'a Finished,
+    fetched: &'a Fetched,
+    drawn: &'a Drawn,
+    era: &'a Era,
+}
+
+/// One scoring worker.
+#[derive(Debug)]
+pub struct Worker {
+    /// The store.
+    pub store: Store,
+    /// Rounds and items.
+    pub rounds: Arc<Rounds>,
+    /// The sealed scorer of each era, bound to the image that the era names.
+    pub scorers: HashMap<EraId, Arc<dyn Scorer>>,
+    /// Folders.
+    pub artifacts: Artifacts,
+    /// Deadlines of one run.
+    pub limits: Limits,
+}
+
+impl Work for Worker {
+    fn stage(&self) -> Stage {
+        Stage::Score
+    }
+
+    /// A model takes part only in rounds that began after its commitment.
+    fn committed_before(&self) -> Option<Option<BlockNumber>> {
+        self.rounds.present().map(|(_, _, start)| Some(start))
+    }
+
+    fn work<'a>(&'a self, lease: &'a Lease, stop: &'a Shutdown) -> BoxFuture<'a, Option<Outcome>> {
+        async move {
+            match self.score(lease, stop).await {
+                Ok(outcome) => outcome,
+                Err(fault) => Some(Outcome::Failed(fault)),
+            }
+        }
+        .boxed()
+    }
+}
+
+impl Worker {
+    async fn score(&self, lease: &Lease, stop: &Shutdown) -> Result<Option<Outcome>, Fault> {
+        let fetched: Fetched = payload(lease)?;
+        let key = Fingerprint::TensorDigest(fetched.tensor_digest.clone());
+        let twin = twins::settle(&self.store, &lease.submission, key)
+            .await
+            .map_err(store_fault)?;
+        if let Err(rejection) = twin {
+            return Ok(Some(Outcome::Rejected(rejection)));
+        }
+        let (era, drawn) = self.rounds.current().await?;
+        let job = self.prepare(lease, &fetched, &era, &drawn).await?;
+        let unknown = "no scorer is set up for the present era";
+        let scorer = self.scorers.get(&era.id());
+        let scorer = scorer.ok_or_else(|| Fault::permanent(Party::Node, "NO_SCORER", unknown))?;
+        let finished = scorer.run(&job, stop).await?;
+        if stop.is_triggered() {
+            return Ok(None);
+        }
+        let run = Run {
+            job: &job,
+            finished: &finished,
+            fetched: &fetched,
+            drawn: &drawn,
+            era: &era,
+        };
+        let outcome = self.conclude(run).await?;
+        if let Err(error) = job.remove() {
+            tracing::warn!(%error, "a job's folder stays for the janitor");
+        }
+        Ok(Some(outcome))
+    }
+
+    async fn prepare(
+        &self,
+        lease: &Lease,
+        fetched: &Fetched,
+        era: &Era,
+        drawn: &Drawn,
+    ) -> Result<PreparedJob, Fault> {
+        let submission = intake::reparse(&lease.submission).ok_or_else(|| {
+            Fault::permanent(
+                Party::Node,
+                "COMMITMENT_UNPARSED",
+                "the recorded commitment no longer parses",
+            )
+        })?;
+        let job = ScoreJob {
+            job_id: job_id(lease.submission.id, drawn.round.number),
+            attempt: lease.attempt,
+            nonce: rand::random(),
+            model: ModelFacts {
+                dir: self.artifacts.mount(lease.submission.id),
+                architecture: fetched.architecture.clone(),
+                files: fetched.files.clone(),
+                tensor_digest: fetched.tensor_digest.clone(),
+                param_count: fetched.param_count,
+            },
+            items: samples(&drawn.items, submission.template)?,
+            pack: drawn.round.pack_digest.clone(),
+            generation: Generation {
+                max_tokens: era.scoring.max_tokens,
+                max_prompt_tokens: era.scoring.max_prompt_tokens,
+                stop_token_ids: fetched.stop_token_ids.clone(),
+                seed: 1,
+            },
+            engine_args: EngineArgs {
+                max_model_len: era
+                    .scoring
+                    .max_prompt_tokens
+                    .saturating_add(era.scoring.max_tokens),
+                max_num_seqs: 128,
+                gpu_memory_utilization: 0.92,
+                dtype: "float32".to_owned(),
+            },
+            limits: self.limits.clone(),
+            canary: Canary {
+                tensors: 8,
+                values: 1024,
+            },
+        };
+        let folder = self.artifacts.jobs();
+        blocking(move || job::prepare(&job, &folder)).await
+    }
+
+    async fn conclude(&self, run: Run<'_>) -> Result<Outcome, Fault> {
+        let of_report = run.job.clone();
+        let report = blocking(move || Ok(replies::read(&of_report))).await?;
+        let attempt = Attempt {
+            memory_raised: false,
+        };
+        match outcome::classify(report, run.finished, &run.job.job, attempt) {
+            outcome::Outcome::Replies(set) => self.accept(run, *set).await,
+            outcome::Outcome::Rejected(rejection) => Ok(Outcome::Rejected(rejection)),
+            // Until a control model has confirmed it, a suspicion is trouble of ours.
+            outcome::Outcome::Suspect { code, detail } => {
+                tracing::warn!(
+                    code,
+                    log = run.finished.log_tail,
+                    "the scorer failed on this model"
+                );
+                Err(Fault::retryable(Party::Engine, code, detail))
+            }
+            outcome::Outcome::Fault(fault) => Err(fault),
+        }
+    }
+
+    async fn accept(&self, run: Run<'_>, set: ReplySet) -> Result<Outcome, Fault> {
+        let texts: Vec<_> = set
+            .replies
+            .iter()
+            .map(|reply| ReplyText {
+                text: &reply.text,
+                cut: reply.finish == Finish::Length,
+            })
+            .collect();
+        let counts = gates::count_bad(&texts);
+        if let Err(rejection) = gates::check(&counts, &run.era.scoring.gates) {
+            return Ok(Outcome::Rejected(rejection));
+        }
+        let (artifacts, digest) = (self.artifacts.clone(), set.replies_sha256.clone());
+        let from = run.job.path(JobPath::Replies);
+        let kept =
+            tokio::task::spawn_blocking(move || artifacts.keep_replies(&digest, &from)).await;
+        let disk = |e: &dyn std::fmt::Display| Fault::retryable(Party::Node, "REPLIES_DISK", e);
+        kept.map_err(|e| disk(&e))?.map_err(|e| disk(&e))?;
+        let replied = Replied {
+            era_id: run.drawn.round.era_id.clone(),
+            round: run.drawn.round.number,
+            replies_sha256: set.replies_sha256,
+            image_id: run.finished.image_id.clone(),
+            engine: set.scorer.engine,
+            tensor_digest: run.fetched.tensor_digest.clone(),
+            gates: serde_json::to_value(counts).unwrap_or_default(),
+        };
+        let payload = serde_json::to_value(replied).unwrap_or_default();
+        Ok(Outcome::Advance(Advance {
+            payload,
+            ..Advance::default()
+        }))
+    }
+}
+
+/// What the former stage handed on.
+pub(super) fn payload<T: serde::de::DeserializeOwned>(lease: &Lease) -> Result<T, Fault> {
+    serde_json::from_value(lease.payload.clone()).map_err(|error| {
+        let detail = format!(
+            "the payload of stage {} does not parse: {error}; requeue the submission",
+            lease.stage
+        );
+        Fault::permanent(Party::Node, "PAYLOAD", detail)
+    })
+}
+
+fn samples(items: &[Item], template: Template) -> Result<Vec<Sample>, Fault> {
+    let sample = |item: &Item| {
+        let mut turns = Vec::with_capacity(item.messages.len() + 1);
+        if let Some(system) = &item.system {
+            turns.push(template::Message {
+                role: template::Role::System,
+                content: system,
+            });
+        }
+        for message in &item.messages {
+            let role = match message.role {
+                Role::User => template::Role::User,
+                Role::Assistant => template::Role::Assistant,
+            };
+            turns.push(template::Message {
+                role,
+                content: &message.content,
+            });
+        }
+        let prompt = template::render(template, &turns)
+            .map_err(|e| Fault::permanent(Party::Node, "TEMPLATE", e))?;
+        Ok(Sample {
+            id: item.id.to_string(),
+            prompt,
+        })
+    };
+    items.iter().map(sample).collect()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, ScoringError> + Send + 'static,
+) -> Result<T, Fault> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result.map_err(Fault::from),
+        Err(error) => Err(Fault::permanent(Party::Node, "PANIC", error)),
+    }
+}
