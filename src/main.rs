@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use assay::cli::Cli;
+use assay::cli::{Cli, Command};
 use assay::cmd::{self, Failure};
 use clap::Parser;
 
@@ -18,7 +18,10 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: Cli) -> Result<(), Failure> {
-    assay::telemetry::install(cli.log_format, cli.log.as_deref()).map_err(Failure::usage)?;
+    // Log lines would tear the demo's progress display; its children log into files anyway.
+    let display = matches!(&cli.command, Command::Demo(demo) if !demo.plain);
+    let filter = cli.log.as_deref().or(display.then_some("error"));
+    assay::telemetry::install(cli.log_format, filter).map_err(Failure::usage)?;
     // Two providers are in the tree; without a choice the first TLS connection would make it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()

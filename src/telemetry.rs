@@ -20,7 +20,8 @@ pub enum LogFormat {
 }
 
 /// What is logged when neither a flag nor `ASSAY_LOG` says otherwise.
-pub const DEFAULT_FILTER: &str = "info,hyper=warn,reqwest=warn,subxt=warn,jsonrpsee=warn";
+pub const DEFAULT_FILTER: &str =
+    "info,hyper=warn,reqwest=warn,subxt=warn,jsonrpsee=warn,hf_hub=off";
 
 /// The filter or the global subscriber was refused.
 #[derive(Debug, thiserror::Error)]

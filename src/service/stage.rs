@@ -79,9 +79,20 @@ async fn attend(
     shutdown: &Shutdown,
 ) -> Result<(), StoreError> {
     let begun = now_ms();
+    // The work is told to stop and waited for, never dropped: a scorer would run on unwatched.
+    let stop = Shutdown::new();
+    let mut working = std::pin::pin!(work.work(lease, &stop));
     let outcome = tokio::select! {
-        outcome = work.work(lease, shutdown) => outcome,
-        lost = beat(store, lease) => return Err(lost),
+        outcome = &mut working => outcome,
+        lost = beat(store, lease) => {
+            stop.trigger();
+            working.await;
+            return Err(lost);
+        }
+        () = shutdown.signalled() => {
+            stop.trigger();
+            working.await
+        }
     };
     let (id, stage, now) = (lease.submission.id, lease.stage, now_ms());
     let Some(outcome) = outcome else {
