@@ -58,7 +58,7 @@ async fn ten_kills_change_nothing() {
     let mut kills = 0;
     for kill_number in 0..CHILD_KILLS + DEMO_KILLS {
         // The moments are what is drawn: there is no event to await.
-        std::thread::park_timeout(Duration::from_millis(rng.random_range(50..1500)));
+        std::thread::park_timeout(Duration::from_millis(rng.random_range(50..900)));
         if running.try_wait().unwrap().is_some() {
             break;
         }
