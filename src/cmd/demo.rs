@@ -72,11 +72,11 @@ pub async fn run(options: Demo) -> Result<(), Failure> {
         () = shutdown.signalled() => return life.run().await,
     };
     display.finish();
-    if options.json {
-        print_line(serde_json::to_string(&summary).map_err(Failure::bug)?)?;
-    } else {
-        summary.print(&page)?;
-    }
+    display.beside(|| match serde_json::to_string(&summary) {
+        Ok(text) if options.json => print_line(text),
+        Ok(_) => summary.print(&page),
+        Err(error) => Err(Failure::bug(error)),
+    })?;
     if options.once {
         life.shutdown.trigger();
     } else {

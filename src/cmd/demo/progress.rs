@@ -74,6 +74,14 @@ impl Display {
         }
     }
 
+    /// Lets `print` write to standard output without being drawn over.
+    pub(super) fn beside<T>(&self, print: impl FnOnce() -> T) -> T {
+        match &self.0 {
+            None => print(),
+            Some(bars) => bars.all.suspend(print),
+        }
+    }
+
     /// Leaves the last state on the screen.
     pub(super) fn finish(&self) {
         if let Some(bars) = &self.0 {
