@@ -8,7 +8,7 @@ use crate::cmd::run::file_digest;
 use crate::demo::scorer_build::locate_or_build;
 use crate::scoring::docker::Engine;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The chosen scorer. Kept in the demo's folder: scores are bound to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,9 +104,8 @@ async fn build(display: &Display) -> Result<PathBuf, Failure> {
             display.detail(line);
         })
     });
-    let path = found
+    found
         .await
         .map_err(Failure::bug)?
-        .map_err(Failure::unavailable)?;
-    Ok(Path::new(&path).to_owned())
+        .map_err(Failure::unavailable)
 }
