@@ -41,7 +41,7 @@ pub(super) struct Inner {
     pub(super) rpc: Rpc,
     pub(super) genesis: BlockHash,
     /// Held while a nonce is taken and its transaction enters the pool.
-    pub(super) signing: tokio::sync::Mutex<()>,
+    pub(super) signing: Arc<tokio::sync::Mutex<()>>,
     endpoint: String,
     meter: Arc<Meter>,
 }
@@ -116,7 +116,7 @@ impl ChainClient {
                 api,
                 rpc,
                 genesis,
-                signing: tokio::sync::Mutex::new(()),
+                signing: Arc::default(),
                 endpoint: endpoint.to_owned(),
                 meter,
             }),

@@ -2,9 +2,10 @@
 
 use super::connect::ChainClient;
 use super::error::ChainError;
-use super::submit::{Pending, SubmitError};
+use super::refusal::SubmitError;
+use super::submit::Pending;
 use super::view::{Entry, View};
-use crate::bittensor::{BlockHash, BlockRef};
+use crate::bittensor::{BlockHash, BlockNumber, BlockRef};
 use codec::Decode;
 use subxt::error::DispatchError;
 use subxt::events::Phase;
@@ -27,48 +28,83 @@ pub struct Inclusion {
 type Verdict = Result<Inclusion, SubmitError>;
 
 impl ChainClient {
-    /// Finds out what became of a call: by the signer's nonce at the finalised head, then by
-    /// looking through the finalised blocks of its era.
+    /// Finds out what became of a call: by the signer's nonce at the finalised head; where it is used,
+    /// by the block that used it, found by halving the call's era, and that block's events.
     ///
     /// # Errors
     /// [`SubmitError::Dispatch`] and [`SubmitError::NeverIncluded`] are final;
-    /// [`SubmitError::FateUnknown`] means ask again at a later block.
+    /// [`SubmitError::FateUnknown`] means ask again at a later block. [`ChainError::BlockGone`] when the
+    /// endpoint no longer keeps the blocks that tell.
     pub async fn settle(&self, pending: &Pending) -> Result<Inclusion, SubmitError> {
         let head = self.finalised_head().await?;
-        let used = self
-            .read("reading the nonce", self.nonce_at(pending, head))
-            .await?
-            > pending.nonce;
-        if used {
-            let last = head.number.0.min(pending.dies.0);
-            for number in pending.born.0 + 1..=last {
-                let Some(hash) = self
-                    .block_hash(crate::bittensor::BlockNumber(number))
-                    .await?
-                else {
-                    break;
-                };
-                if let Some(verdict) = self.included_at(pending, hash).await? {
-                    return verdict;
-                }
-            }
-            return Err(SubmitError::NeverIncluded(pending.clone()));
+        if !self.used_at(pending, head.hash).await? {
+            return Err(if head.number >= pending.dies {
+                SubmitError::NeverIncluded(pending.clone())
+            } else {
+                SubmitError::FateUnknown(pending.clone())
+            });
         }
-        if head.number >= pending.dies {
+        let last = BlockNumber(head.number.0.min(pending.dies.0));
+        let Some(user) = self.first_use(pending, last).await? else {
             return Err(SubmitError::NeverIncluded(pending.clone()));
+        };
+        match self.included_at(pending, user).await? {
+            Some(verdict) => verdict,
+            // Another call took the nonce.
+            None => Err(SubmitError::NeverIncluded(pending.clone())),
         }
-        Err(SubmitError::FateUnknown(pending.clone()))
     }
 
-    async fn nonce_at(&self, pending: &Pending, at: BlockRef) -> Result<u64, ChainError> {
+    /// The block after `born` up to `last` that used the nonce, `None` when it was used outside.
+    async fn first_use(
+        &self,
+        pending: &Pending,
+        last: BlockNumber,
+    ) -> Result<Option<BlockHash>, ChainError> {
+        if last <= pending.born {
+            return Ok(None);
+        }
+        let (mut unused, mut used) = (pending.born, last);
+        let mut hash = self.hash_of(used).await?;
+        if !self.used_at(pending, hash).await? {
+            return Ok(None);
+        }
+        while used.since(unused) > 1 {
+            let middle = unused.plus(used.since(unused) / 2);
+            let at = self.hash_of(middle).await?;
+            if self.used_at(pending, at).await? {
+                (used, hash) = (middle, at);
+            } else {
+                unused = middle;
+            }
+        }
+        Ok(Some(hash))
+    }
+
+    /// The hash of a finalised block. An endpoint that does not know it proves nothing.
+    async fn hash_of(&self, number: BlockNumber) -> Result<BlockHash, ChainError> {
+        let hash = self.block_hash(number).await?;
+        hash.ok_or_else(|| ChainError::BlockGone {
+            block: number.to_string(),
+        })
+    }
+
+    async fn used_at(&self, pending: &Pending, at: BlockHash) -> Result<bool, ChainError> {
+        let nonce = self
+            .read("reading the nonce", self.nonce_at(pending, at))
+            .await?;
+        Ok(nonce > pending.nonce)
+    }
+
+    async fn nonce_at(&self, pending: &Pending, at: BlockHash) -> Result<u64, ChainError> {
         let method = "AccountNonceApi_account_nonce";
         let account = pending.hotkey.as_bytes().as_slice();
         let answer = self
             .inner
             .rpc
-            .state_call(method, Some(account), Some(H256(at.hash.0)))
+            .state_call(method, Some(account), Some(H256(at.0)))
             .await
-            .map_err(|e| ChainError::from_rpc(method, Some(at.hash), e))?;
+            .map_err(|e| ChainError::from_rpc(method, Some(at), e))?;
         let nonce = u32::decode(&mut &*answer).map_err(|e| ChainError::unreadable(method, e))?;
         Ok(nonce.into())
     }

@@ -15,8 +15,10 @@ use tokio::sync::watch;
 pub enum RpcFault {
     /// All connections are cut.
     Drop,
-    /// The answer never comes.
+    /// The answer never comes, and nothing is done.
     Stall,
+    /// The call is carried out, and its answer never comes.
+    Lose,
     /// This result, such as `null` or `[]`, instead of the true one.
     Answer(Value),
     /// This error.
@@ -25,6 +27,9 @@ pub enum RpcFault {
         code: i32,
         /// Its message.
         message: String,
+        /// Its data, if it has any.
+        #[serde(default)]
+        data: Option<Value>,
     },
 }
 
@@ -141,7 +146,13 @@ where
             return Either::Left(self.inner.call(request));
         };
         let faults = self.faults.clone();
-        Either::Right(async move { disturb(fault, &faults, request).await })
+        let lost = (fault == RpcFault::Lose).then(|| self.inner.call(unwatched(&request)));
+        Either::Right(async move {
+            if let Some(call) = lost {
+                call.await;
+            }
+            disturb(fault, &faults, request).await
+        })
     }
 
     fn batch<'a>(&self, batch: Batch<'a>) -> impl Future<Output = Self::BatchResponse> + Send + 'a {
@@ -156,18 +167,31 @@ where
     }
 }
 
+/// A subscription writes its answer itself, so the plain call of the same effect stands in for it.
+fn unwatched<'a>(request: &Request<'a>) -> Request<'a> {
+    let mut request = request.clone();
+    if request.method == "author_submitAndWatchExtrinsic" {
+        request.method = "author_submitExtrinsic".into();
+    }
+    request
+}
+
 async fn disturb(fault: RpcFault, faults: &Faults, request: Request<'_>) -> MethodResponse {
     match fault {
         RpcFault::Drop => {
             faults.drop_connections();
             std::future::pending().await
         }
-        RpcFault::Stall => std::future::pending().await,
+        RpcFault::Stall | RpcFault::Lose => std::future::pending().await,
         RpcFault::Answer(value) => {
             MethodResponse::response(request.id, ResponsePayload::success(value), usize::MAX)
         }
-        RpcFault::Error { code, message } => {
-            let error = ErrorObjectOwned::owned(code, message, None::<()>);
+        RpcFault::Error {
+            code,
+            message,
+            data,
+        } => {
+            let error = ErrorObjectOwned::owned(code, message, data);
             MethodResponse::error(request.id, error)
         }
     }

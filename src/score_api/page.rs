@@ -232,7 +232,7 @@ fn on_chain(entry: &WeightEntry) -> Weights {
         }
     });
     let error = match &entry.state {
-        WeightState::Failed { error } => clean(error),
+        WeightState::Failed { error, .. } => clean(error),
         _ => String::new(),
     };
     Weights {
@@ -251,10 +251,12 @@ fn on_chain(entry: &WeightEntry) -> Weights {
 fn meaning(state: &WeightState) -> &'static str {
     match state {
         WeightState::Intended => "decided, not sent yet",
-        WeightState::Signed { .. } => "signed, on its way",
-        WeightState::InBlock { .. } => "in a block, not final yet",
+        WeightState::Signed(_) => "signed, on its way",
+        WeightState::Pooled => "accepted by the chain's pool, in no block yet",
+        WeightState::InBlock { failed: None, .. } => "in a block, not final yet",
+        WeightState::InBlock { .. } => "failed in a block, not final yet",
         WeightState::Finalised { .. } => "final, not read back yet",
-        WeightState::Confirmed { .. } => "read back from the chain, as intended",
+        WeightState::ReadBack { .. } => "read back from the chain, as intended",
         WeightState::Failed { .. } => "refused or lost",
     }
 }

@@ -1,11 +1,12 @@
 //! Scores to weights on chain: decided in the window, logged before, read back after.
 
 mod decision;
+mod sending;
 
 use super::Latest;
 use crate::bittensor::epoch::{WeightsWindow, weights_window};
 use crate::bittensor::{BlockNumber, MechanismId, SubnetSnapshot, Uid};
-use crate::chain::{Call, ChainClient, HotkeyPair, SubmitError};
+use crate::chain::{ChainClient, HotkeyPair};
 use crate::clock::now_ms;
 use crate::fault::{Fault, Party};
 use crate::incentive::Era;
@@ -17,8 +18,6 @@ use std::collections::HashMap;
 
 /// Tries of one window's vector: the first and two more.
 const TRIES_MAX: usize = 3;
-/// Blocks after which a signed call can no longer be included: its era of 64, and some for finality.
-const CALL_LIFE_BLOCKS: u64 = 70;
 
 /// The loop that sets weights.
 #[derive(Debug)]
@@ -85,33 +84,24 @@ impl WeightSetter {
         entry: &WeightEntry,
         snapshot: &SubnetSnapshot,
     ) -> Result<bool, StoreError> {
-        let included = match &entry.state {
-            WeightState::InBlock { block } | WeightState::Finalised { block } => Some(block.number),
-            _ => None,
+        let WeightState::Finalised { block } = entry.state else {
+            let Some(next) = self.fate(entry, snapshot).await? else {
+                return Ok(false);
+            };
+            let given_up = matches!(next, WeightState::Failed { .. });
+            self.advance(entry, next).await?;
+            return Ok(given_up);
         };
-        if included.is_some_and(|block| snapshot.at.number < block) {
+        if snapshot.at.number < block.number {
             return Ok(false);
         }
-        let Some(neuron) = snapshot.metagraph.by_hotkey(&self.pair.hotkey()) else {
-            return Ok(false);
-        };
-        let row = match self.row(snapshot, neuron.uid).await {
-            Ok(row) => row,
-            Err(fault) => return self.note(fault).await.map(|()| false),
-        };
-        let fresh = included.is_some() || neuron.last_update > entry.block;
-        let landed =
-            WeightVector::new(entry.weights.clone()).is_ok_and(|vector| vector.matches(&row));
-        let expired = snapshot.at.number.since(entry.block) > CALL_LIFE_BLOCKS;
-        let next = match (fresh && landed, included) {
-            (true, _) => WeightState::Confirmed { block: snapshot.at },
-            (false, Some(_)) => WeightState::Failed {
-                error: "ReadBackMismatch".to_owned(),
+        let next = match snapshot.metagraph.by_hotkey(&self.pair.hotkey()) {
+            None => failed("HotKeyNotRegisteredInSubNet", None),
+            Some(neuron) => match self.row(snapshot, neuron.uid).await {
+                Err(fault) => return self.note(fault).await.map(|()| false),
+                Ok(row) if is_row(entry, &row) => WeightState::ReadBack { block: snapshot.at },
+                Ok(_) => failed("ReadBackMismatch", Some(snapshot.at.number)),
             },
-            (false, None) if expired => WeightState::Failed {
-                error: "NeverIncluded".to_owned(),
-            },
-            (false, None) => return Ok(false),
         };
         self.advance(entry, next).await.map(|()| true)
     }
@@ -163,84 +153,34 @@ impl WeightSetter {
         };
         let entry = match self.store.open_intent(intent, now_ms()).await? {
             Opened::New(entry) => entry,
-            Opened::Known(entry) => match self.again(entry).await? {
+            Opened::Known(entry) => match self.again(entry, snapshot.at.number).await? {
                 Some(entry) => entry,
                 None => return Ok(()),
             },
         };
-        self.send(&entry).await
+        self.send(&entry, snapshot).await
     }
 
     /// A decision of this window that failed is tried again, a bounded number of times; the same
     /// vector, so that whichever try lands, the log is right.
-    async fn again(&self, entry: WeightEntry) -> Result<Option<WeightEntry>, StoreError> {
+    async fn again(
+        &self,
+        entry: WeightEntry,
+        now: BlockNumber,
+    ) -> Result<Option<WeightEntry>, StoreError> {
         let tries = entry
             .history
             .iter()
             .filter(|(_, state)| *state == WeightState::Intended)
             .count();
-        let failed = matches!(entry.state, WeightState::Failed { .. });
-        if !failed || tries >= TRIES_MAX {
+        let due = matches!(entry.state, WeightState::Failed { retry_from: Some(from), .. } if from <= now);
+        if !due || tries >= TRIES_MAX {
             return Ok(None);
         }
         self.store
             .advance_weights(entry.id, WeightState::Intended, now_ms())
             .await
             .map(Some)
-    }
-
-    async fn send(&self, entry: &WeightEntry) -> Result<(), StoreError> {
-        tracing::info!(
-            window = entry.window,
-            entries = entry.weights.len(),
-            "setting weights"
-        );
-        let call = Call::SetMechanismWeights {
-            netuid: entry.netuid,
-            mechanism: entry.mechanism,
-            weights: entry.weights.clone(),
-            version_key: self.version_key,
-        };
-        let error = match self.chain.submit(&self.pair, call).await {
-            Ok(inclusion) => {
-                return self
-                    .advance(
-                        entry,
-                        WeightState::Finalised {
-                            block: inclusion.block,
-                        },
-                    )
-                    .await;
-            }
-            Err(error) => error,
-        };
-        self.note(error.to_fault()).await?;
-        let next = match &error {
-            SubmitError::FateUnknown(pending) => WeightState::Signed {
-                extrinsic: pending.extrinsic.to_string(),
-                nonce: pending.nonce,
-            },
-            SubmitError::Dispatch { error, .. } => WeightState::Failed {
-                error: error.clone(),
-            },
-            other => WeightState::Failed {
-                error: other.to_string(),
-            },
-        };
-        self.advance(entry, next).await
-    }
-
-    async fn advance(&self, entry: &WeightEntry, next: WeightState) -> Result<(), StoreError> {
-        tracing::info!(
-            window = entry.window,
-            from = entry.state.name(),
-            to = next.name(),
-            "weights"
-        );
-        self.store
-            .advance_weights(entry.id, next, now_ms())
-            .await
-            .map(|_| ())
     }
 
     /// Says what stands in the way, once for each window.
@@ -260,6 +200,18 @@ impl WeightSetter {
     async fn note(&self, fault: Fault) -> Result<(), StoreError> {
         tracing::warn!(%fault, "weights");
         self.store.record_fault(None, fault, now_ms()).await
+    }
+}
+
+/// Whether the row on chain is the vector that was decided.
+fn is_row(entry: &WeightEntry, row: &[(Uid, u16)]) -> bool {
+    WeightVector::new(entry.weights.clone()).is_ok_and(|vector| vector.matches(row))
+}
+
+fn failed(error: &str, retry_from: Option<BlockNumber>) -> WeightState {
+    WeightState::Failed {
+        error: error.to_owned(),
+        retry_from,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every weights decision, from intent to confirmation, so that a restart knows what is unfinished
+//! Every weights decision, from intent to the read-back, so that a restart knows what is unfinished
 //! and nothing is believed to be on chain until it was read back.
 
 use super::columns::{block, bounded, int, json, to_json, uint};
@@ -33,6 +33,19 @@ pub struct NewIntent {
     pub reason: String,
 }
 
+/// What was signed: enough to find out from the chain what became of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedState {
+    /// Hash of the extrinsic, hex.
+    pub extrinsic: String,
+    /// The account's nonce in it.
+    pub nonce: u64,
+    /// Block that its era is anchored at.
+    pub born: BlockNumber,
+    /// First block that can no longer include it.
+    pub dies: BlockNumber,
+}
+
 /// How far a decision has come.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "state", rename_all = "snake_case")]
@@ -40,24 +53,24 @@ pub enum WeightState {
     /// Decided, nothing signed.
     Intended,
     /// Signed; may be on its way.
-    Signed {
-        /// Hash of the extrinsic, hex.
-        extrinsic: String,
-        /// The account's nonce in it.
-        nonce: u64,
-    },
-    /// Included with success.
+    Signed(SignedState),
+    /// The node's pool took it.
+    Pooled,
+    /// In a block that may still be replaced.
     InBlock {
         /// Where.
         block: BlockRef,
+        /// The dispatch error by name, absent where it succeeded.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
     },
-    /// Its block is final.
+    /// Succeeded in a block that is final.
     Finalised {
         /// Where.
         block: BlockRef,
     },
     /// Read back from storage, equal to the intent.
-    Confirmed {
+    ReadBack {
         /// Block at which it was read.
         block: BlockRef,
     },
@@ -65,6 +78,9 @@ pub enum WeightState {
     Failed {
         /// The chain's or our own error by name.
         error: String,
+        /// First block at which the window may try again; absent: not before something changed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_from: Option<BlockNumber>,
     },
 }
 
@@ -74,10 +90,11 @@ impl WeightState {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Intended => "intended",
-            Self::Signed { .. } => "signed",
+            Self::Signed(_) => "signed",
+            Self::Pooled => "pooled",
             Self::InBlock { .. } => "in_block",
             Self::Finalised { .. } => "finalised",
-            Self::Confirmed { .. } => "confirmed",
+            Self::ReadBack { .. } => "read_back",
             Self::Failed { .. } => "failed",
         }
     }
@@ -85,23 +102,24 @@ impl WeightState {
     fn rank(&self) -> u8 {
         match self {
             Self::Intended => 0,
-            Self::Signed { .. } => 1,
-            Self::InBlock { .. } => 2,
-            Self::Finalised { .. } => 3,
-            Self::Confirmed { .. } => 4,
-            Self::Failed { .. } => 5,
+            Self::Signed(_) => 1,
+            Self::Pooled => 2,
+            Self::InBlock { .. } => 3,
+            Self::Finalised { .. } => 4,
+            Self::ReadBack { .. } => 5,
+            Self::Failed { .. } => 6,
         }
     }
 
     /// Forward always, states may be skipped. Back: a block that was not final may be replaced by
-    /// another or fall away (signed again); what failed may be intended anew. Confirmed is the end.
+    /// another or fall away (in the pool again); what failed may be intended anew. Read back is the
+    /// end, and what was signed is never signed again before it is known to have failed.
     #[must_use]
     pub fn may_become(&self, next: &Self) -> bool {
         match (self, next) {
             (Self::Failed { .. }, Self::Intended)
-            | (Self::InBlock { .. }, Self::InBlock { .. } | Self::Signed { .. })
-            | (Self::Signed { .. }, Self::Signed { .. }) => true,
-            (Self::Confirmed { .. } | Self::Failed { .. }, _) => false,
+            | (Self::InBlock { .. }, Self::InBlock { .. } | Self::Pooled) => true,
+            (Self::ReadBack { .. } | Self::Failed { .. }, _) => false,
             _ => next.rank() > self.rank(),
         }
     }
@@ -132,6 +150,21 @@ pub struct WeightEntry {
     pub opened_ms: u64,
     /// Unix milliseconds.
     pub updated_ms: u64,
+}
+
+impl WeightEntry {
+    /// What was signed for the present try, if anything was.
+    #[must_use]
+    pub fn signed(&self) -> Option<&SignedState> {
+        let mut steps = self.history.iter().rev().map(|(_, state)| state);
+        steps
+            .by_ref()
+            .take_while(|state| !matches!(state, WeightState::Intended))
+            .find_map(|state| match state {
+                WeightState::Signed(signed) => Some(signed),
+                _ => None,
+            })
+    }
 }
 
 /// Answer of [`Store::open_intent`].
@@ -291,7 +324,7 @@ impl Store {
         mut next: WeightState,
         now_ms: u64,
     ) -> Result<WeightEntry, StoreError> {
-        if let WeightState::Failed { error } = &mut next {
+        if let WeightState::Failed { error, .. } = &mut next {
             *error = bounded(error, TEXT_LIMIT);
         }
         self.writer
@@ -301,12 +334,12 @@ impl Store {
 }
 
 impl Reader {
-    /// Decisions that are neither confirmed nor failed, oldest first: what a start must settle.
+    /// Decisions that are neither read back nor failed, oldest first: what a start must settle.
     ///
     /// # Errors
     /// Trouble with the store.
     pub async fn unfinished_weights(&self) -> Result<Vec<WeightEntry>, StoreError> {
-        let rest = "WHERE state_name NOT IN ('confirmed', 'failed') ORDER BY id";
+        let rest = "WHERE state_name NOT IN ('read_back', 'failed') ORDER BY id";
         self.read(move |conn| select(conn, rest, [])).await
     }
 
@@ -319,7 +352,7 @@ impl Reader {
         netuid: Netuid,
         mechanism: MechanismId,
     ) -> Result<Option<WeightEntry>, StoreError> {
-        let rest = "WHERE netuid = ?1 AND mechanism = ?2 AND state_name = 'confirmed' \
+        let rest = "WHERE netuid = ?1 AND mechanism = ?2 AND state_name = 'read_back' \
                     ORDER BY id DESC LIMIT 1";
         let params = (netuid.0, mechanism.0);
         self.read(move |conn| Ok(select(conn, rest, params)?.pop()))

@@ -5,6 +5,7 @@
     reason = "helpers of tests stop at the first surprise and say what was skipped"
 )]
 
+mod fate;
 mod golden;
 mod snapshot;
 mod submit;

@@ -187,6 +187,6 @@ async fn look(reader: &Reader) -> Result<Seen, StoreError> {
     let log = reader.weight_log(None, LISTED).await?;
     let confirmed = log
         .into_iter()
-        .find(|entry| matches!(entry.state, WeightState::Confirmed { .. }));
+        .find(|entry| matches!(entry.state, WeightState::ReadBack { .. }));
     Ok((submissions, confirmed.map(|entry| entry.weights)))
 }

@@ -66,3 +66,57 @@ async fn an_old_stores_work_goes_on() {
         RejectionCode::CommitmentUnreadable
     );
 }
+
+/// A decision that was signed and one that was read back, as the third version logged them.
+#[tokio::test]
+async fn old_weight_states_keep_their_meaning() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("node.db");
+    let old = Connection::open(&path).unwrap();
+    for migration in [
+        include_str!("../migrations/0001_submissions.sql"),
+        include_str!("../migrations/0002_scores.sql"),
+        include_str!("../migrations/0003_weight_log.sql"),
+    ] {
+        old.execute_batch(migration).unwrap();
+    }
+    let at = r#""block":{"number":510,"hash":"0x0101010101010101010101010101010101010101010101010101010101010101"}"#;
+    for (id, state) in [
+        (
+            1,
+            r#"{"state":"signed","extrinsic":"0x12","nonce":4}"#.to_owned(),
+        ),
+        (2, format!(r#"{{"state":"confirmed",{at}}}"#)),
+    ] {
+        let name = if id == 1 { "signed" } else { "confirmed" };
+        old.execute(
+            "INSERT INTO weight_log VALUES (?1, ?1, 11, 0, 500, '[[0,1]]', 'r', ?2, ?3, 1, 1)",
+            rusqlite::params![id, name, state],
+        )
+        .unwrap();
+        old.execute(
+            "INSERT INTO weight_events (entry_id, at_ms, state) VALUES (?1, 1, ?2)",
+            rusqlite::params![id, state],
+        )
+        .unwrap();
+    }
+    old.pragma_update(None, "user_version", 3).unwrap();
+    drop(old);
+    let store = Store::open(&path, RetryPolicy::default()).unwrap();
+    let open = store.reader().unfinished_weights().await.unwrap();
+    assert_eq!(open.len(), 1);
+    let signed = open[0].signed().unwrap();
+    assert_eq!((signed.born.0, signed.dies.0), (500, 628));
+    let (netuid, mechanism) = (
+        crate::bittensor::Netuid(11),
+        crate::bittensor::MechanismId(0),
+    );
+    let last = store
+        .reader()
+        .last_confirmed(netuid, mechanism)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(last.state.name(), "read_back");
+    assert_eq!(last.history[0].1, last.state);
+}

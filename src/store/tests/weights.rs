@@ -29,10 +29,12 @@ async fn a_window_has_one_decision_and_a_restart_resumes_it() {
         "the first decision holds"
     );
 
-    let signed = WeightState::Signed {
+    let signed = WeightState::Signed(SignedState {
         extrinsic: "0x12".to_owned(),
         nonce: 4,
-    };
+        born: BlockNumber(501),
+        dies: BlockNumber(565),
+    });
     f.store
         .advance_weights(entry.id, signed.clone(), 3)
         .await
@@ -47,8 +49,13 @@ async fn a_window_has_one_decision_and_a_restart_resumes_it() {
         hash: BlockHash([1; 32]),
     };
     for next in [
-        WeightState::InBlock { block },
-        WeightState::Confirmed { block },
+        WeightState::Pooled,
+        WeightState::InBlock {
+            block,
+            failed: None,
+        },
+        WeightState::Finalised { block },
+        WeightState::ReadBack { block },
     ] {
         reopened.advance_weights(entry.id, next, 4).await.unwrap();
     }
@@ -68,13 +75,23 @@ async fn a_window_has_one_decision_and_a_restart_resumes_it() {
         .unwrap();
     assert_eq!(last.weights, intent("e1").weights);
     let names: Vec<_> = last.history.iter().map(|(_, s)| s.name()).collect();
-    assert_eq!(names, ["intended", "signed", "in_block", "confirmed"]);
+    assert_eq!(
+        names,
+        [
+            "intended",
+            "signed",
+            "pooled",
+            "in_block",
+            "finalised",
+            "read_back"
+        ]
+    );
     let back = reopened
         .advance_weights(entry.id, WeightState::Intended, 9)
         .await;
     assert!(
         matches!(back, Err(StoreError::Invalid(_))),
-        "confirmed is the end"
+        "read back is the end"
     );
 }
 

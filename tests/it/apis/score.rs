@@ -11,7 +11,8 @@ use assay::incentive::{Rejection, RejectionCode};
 use assay::score_api;
 use assay::store::{
     Admission, Advance, Ask, EraRecord, Lease, ModelFacts, NewIntent, NewScore, NewSubmission,
-    Opened, Outcome, RetryPolicy, Round, ScoreInputs, Stage, Store, WeightState, WorkerId,
+    Opened, Outcome, RetryPolicy, Round, ScoreInputs, SignedState, Stage, Store, WeightState,
+    WorkerId,
 };
 use serde_json::{Value, json};
 
@@ -158,15 +159,21 @@ impl Seeded {
         };
         let opened = self.store.open_intent(intent, NOW + 3000).await.unwrap();
         let (Opened::New(entry) | Opened::Known(entry)) = opened;
-        let signed = WeightState::Signed {
+        let signed = WeightState::Signed(SignedState {
             extrinsic: hex(0xee),
             nonce: 4,
-        };
+            born: BlockNumber(1199),
+            dies: BlockNumber(1263),
+        });
         let states = [
             signed,
-            WeightState::InBlock { block: at(1201) },
+            WeightState::Pooled,
+            WeightState::InBlock {
+                block: at(1201),
+                failed: None,
+            },
             WeightState::Finalised { block: at(1201) },
-            WeightState::Confirmed { block: at(1203) },
+            WeightState::ReadBack { block: at(1203) },
         ];
         for (state, late) in states.into_iter().zip(4..) {
             let time = NOW + late * 1000;

@@ -3,7 +3,7 @@
 use super::golden::{Golden, NETUID};
 use super::snapshot::settings;
 use assay::bittensor::{MechanismId, Netuid, Uid};
-use assay::chain::{Call, ChainClient, HotkeyPair, SubmitError};
+use assay::chain::{Call, ChainClient, HotkeyPair, Refusal, SubmitError};
 use sp_crypto_hashing::twox_128;
 use std::time::Duration;
 
@@ -74,19 +74,19 @@ async fn the_pools_refusals_come_with_subtensors_own_number() {
         let error = submit(golden.clone(), uri, call).await;
         let SubmitError::Pool {
             code: 1010,
-            custom,
+            refusal,
             message,
         } = &error
         else {
             panic!("{error}");
         };
-        assert_eq!(*custom, Some(number), "{message}");
-        assert!(error.to_fault().retryable);
+        assert_eq!(*refusal, Refusal::Custom(number), "{message}");
+        assert_eq!(error.to_fault().retryable, number == 6);
     }
     let error = submit(golden, "//Miner1", commitment("stale")).await;
     let SubmitError::Pool {
         code: 1010,
-        custom: None,
+        refusal: Refusal::Stale,
         message,
     } = &error
     else {

@@ -1,23 +1,25 @@
 //! The client against the dev chain, over the wire: a day in order, and every way a line can fail.
 
 use assay::bittensor::{BlockNumber, Commitment, CommitmentField, MechanismId, Netuid, Uid};
-use assay::chain::{Call, ChainClient, ChainError, ChainSettings, HotkeyPair, SubmitError};
+use assay::chain::{
+    Call, ChainClient, ChainError, ChainSettings, HotkeyPair, Refusal, SubmitError,
+};
 use assay::devchain::{DevChain, Genesis, Options, RpcFault, Sealing};
 use serde_json::json;
 use std::future::Future;
 use std::time::Duration;
 
-const NETUID: Netuid = Netuid(11);
+pub(super) const NETUID: Netuid = Netuid(11);
 const BLOCK_TIME: Duration = Duration::from_millis(100);
 
-fn genesis() -> Genesis {
+pub(super) fn genesis() -> Genesis {
     let mut genesis = Genesis::dev();
     genesis.block_time = BLOCK_TIME;
     genesis.subnets[0].weights_rate_limit = 0;
     genesis
 }
 
-async fn start(genesis: Genesis, sealing: Sealing) -> (DevChain, ChainClient) {
+pub(super) async fn start(genesis: Genesis, sealing: Sealing) -> (DevChain, ChainClient) {
     let options = Options {
         sealing,
         ..Options::default()
@@ -31,7 +33,7 @@ async fn start(genesis: Genesis, sealing: Sealing) -> (DevChain, ChainClient) {
     (chain, client)
 }
 
-fn settings(chain: &DevChain) -> ChainSettings {
+pub(super) fn settings(chain: &DevChain) -> ChainSettings {
     ChainSettings {
         endpoints: vec![chain.url()],
         genesis: Some(chain.genesis_hash()),
@@ -40,18 +42,18 @@ fn settings(chain: &DevChain) -> ChainSettings {
     }
 }
 
-fn pair(uri: &str) -> HotkeyPair {
+pub(super) fn pair(uri: &str) -> HotkeyPair {
     HotkeyPair::from_uri(uri).unwrap()
 }
 
-fn commitment(text: &str) -> Call {
+pub(super) fn commitment(text: &str) -> Call {
     Call::SetCommitment {
         netuid: NETUID,
         text: text.to_owned(),
     }
 }
 
-fn weights(row: &[(u16, u16)]) -> Call {
+pub(super) fn weights(row: &[(u16, u16)]) -> Call {
     Call::SetMechanismWeights {
         netuid: NETUID,
         mechanism: MechanismId(0),
@@ -61,14 +63,14 @@ fn weights(row: &[(u16, u16)]) -> Call {
 }
 
 /// Everything here ends by itself within a minute, or the test fails.
-async fn soon<T>(doing: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(doing: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), doing)
         .await
         .expect("done within a minute")
 }
 
 /// Waits for the pool to hold a call, for which the dev chain has no event.
-async fn pooled(chain: &DevChain) {
+pub(super) async fn pooled(chain: &DevChain) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     while chain.pending() == 0 {
         ticks.tick().await;
@@ -160,8 +162,7 @@ async fn each_failure_comes_with_its_name_from_the_block() {
         matches!(
             poor,
             SubmitError::Pool {
-                code: 1010,
-                custom: Some(1),
+                refusal: Refusal::Custom(1),
                 ..
             }
         ),
@@ -185,7 +186,7 @@ async fn a_rate_limit_and_a_commit_reveal_subnet_are_told() {
         matches!(
             error,
             SubmitError::Pool {
-                custom: Some(6),
+                refusal: Refusal::Custom(6),
                 ..
             }
         ),
@@ -350,6 +351,7 @@ async fn an_empty_or_odd_answer_is_never_an_empty_subnet() {
     let error = |code, message: &str| RpcFault::Error {
         code,
         message: message.to_owned(),
+        data: None,
     };
     let cases = [
         ("state_call", RpcFault::Answer(json!(null))),
@@ -371,6 +373,7 @@ async fn an_empty_or_odd_answer_is_never_an_empty_subnet() {
     let row = RpcFault::Error {
         code: -32603,
         message: "internal".to_owned(),
+        data: None,
     };
     chain.faults().inject("state_getStorage", row, Some(1));
     assert!(

@@ -191,6 +191,7 @@ async fn faults_come_as_often_as_asked_and_end() {
     let error = RpcFault::Error {
         code: -32005,
         message: "slow down".to_owned(),
+        data: None,
     };
     faults.inject("system_chain", error, Some(2));
     for _ in 0..2 {
