@@ -140,6 +140,9 @@ pub enum Corpus {
         /// Folder of sealed packs; made when absent.
         #[arg(long)]
         packs: PathBuf,
+        /// The operator's hotkey file, which signs the manifest.
+        #[arg(long)]
+        hotkey_file: PathBuf,
         /// First day (YYYY-MM-DD); the corpus' first when absent.
         #[arg(long)]
         from: Option<Day>,

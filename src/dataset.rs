@@ -1,9 +1,11 @@
 //! Evaluation conversations: corpus, sealed packs, sampling by seed, and the Dataset API's client.
 //!
 //! A corpus is a folder of daily JSONL partitions that grows by import. Sealing a stretch of days
-//! makes a pack: an immutable file named by the SHA-256 of its plain bytes, the same for the same
-//! conversations in whatever order they were imported. Scores are bound to packs, never to the
-//! corpus. Everything read here is checked again, also what we wrote: the disk and the API are
+//! makes a pack: an immutable [`object`] named by the SHA-256 of its plain bytes, the same for the
+//! same conversations in whatever order they were imported, in three ready forms, with a manifest
+//! that the operator's hotkey signed. A round's item list is drawn from packs by its seed
+//! ([`sampling`]) and published as objects too ([`rounds`]). Scores are bound to packs, never to
+//! the corpus. Everything read here is checked again, also what we wrote: the disk and the API are
 //! outside this process.
 //!
 //! Functions that touch files block; async callers run them on the blocking pool.
@@ -12,16 +14,27 @@ pub mod client;
 mod conversation;
 mod corpus;
 mod day;
+mod digest;
+mod draft;
+pub mod index;
 mod lines;
+pub mod manifest;
+pub mod object;
 mod pack;
+pub mod rounds;
 pub mod sampling;
 mod seal;
+pub mod signed;
 
 pub use conversation::{Conversation, Invalid, Item, ItemId, Message, Role};
 pub use corpus::{Corpus, ImportSummary, Rejected};
 pub use day::{Day, DayError};
-pub use pack::{Manifest, PLAIN_BYTES_MAX, Pack, PackDigest, list_packs, pack_path};
+pub use digest::ObjectDigest;
+pub use manifest::{Form, Kind, Manifest, MediaType};
+pub use object::{SignedManifest, list_packs};
+pub use pack::{Pack, items, verify};
 pub use seal::seal;
+pub use signed::{Signer, Unproven};
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +45,8 @@ use crate::fault::{Fault, Party};
 pub const CONVERSATIONS_MAX: usize = 8_000_000;
 /// Longest line of an import, a partition or a pack, in bytes.
 pub const LINE_BYTES_MAX: usize = 256 * 1024;
+/// Largest object, uncompressed bytes.
+pub const PLAIN_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
 
 /// Why the dataset cannot be used. None of it is a miner's doing.
 #[derive(Debug, thiserror::Error)]
@@ -60,8 +75,8 @@ pub enum DatasetError {
         /// The bound.
         reason: String,
     },
-    /// Another process is importing or sealing.
-    #[error("corpus {} is in use by another process; wait for it to end", .0.display())]
+    /// Another process is importing, sealing or building a round.
+    #[error("{} is in use by another process; wait for it to end", .0.display())]
     Locked(PathBuf),
     /// There is no conversation to seal.
     #[error("no conversation in the days asked for; import some first")]

@@ -5,9 +5,9 @@
 //! | `GET /healthz` | 200 while the process serves |
 //! | `GET /v1/status` | number of packs, the newest, uptime |
 //! | `GET /v1/packs` | manifests, newest first |
-//! | `GET /v1/packs/{digest}` | the pack, zstd or plain as negotiated, streamed from its file |
+//! | `GET /v1/packs/{digest}` | the pack, zstd, gzip or plain as negotiated, streamed from its file |
 //!
-//! Nothing is computed per request beyond decompression for clients that cannot do it.
+//! Every form lies ready on disk: nothing is computed per request.
 
 mod encoding;
 mod listing;

@@ -5,9 +5,10 @@ use std::io::BufReader;
 use std::path::Path;
 
 use super::{Failure, print_line};
+use crate::chain::HotkeyPair;
 use crate::cli::Corpus as Command;
 use crate::clock;
-use crate::dataset::{self, Corpus, DatasetError, Day};
+use crate::dataset::{self, Corpus, DatasetError, Day, Signer};
 
 /// Rejected lines that are listed one by one; the rest is only counted.
 const LISTED_MAX: u64 = 1000;
@@ -26,9 +27,10 @@ pub async fn run(command: Command) -> Result<(), Failure> {
         Command::Seal {
             corpus,
             packs,
+            hotkey_file,
             from,
             to,
-        } => seal(&corpus, &packs, (from, to)),
+        } => seal(&corpus, &packs, (from, to), &hotkey_file),
         Command::List { packs } => list(&packs),
     });
     done.await.map_err(Failure::bug)?
@@ -68,15 +70,34 @@ fn import(corpus: &Path, file: &Path, created: Option<Day>) -> Result<(), Failur
     ))
 }
 
-fn seal(corpus: &Path, packs: &Path, days: (Option<Day>, Option<Day>)) -> Result<(), Failure> {
+fn seal(
+    corpus: &Path,
+    packs: &Path,
+    days: (Option<Day>, Option<Day>),
+    hotkey_file: &Path,
+) -> Result<(), Failure> {
+    let signer = signer(hotkey_file)?;
     let corpus = Corpus::open(corpus).map_err(failure)?;
-    let manifest = dataset::seal(&corpus, packs, days, clock::now_ms()).map_err(failure)?;
-    print_line(serde_json::to_string(&manifest).map_err(Failure::bug)?)
+    let with = (&signer, clock::now_ms());
+    let manifest = dataset::seal(&corpus, packs, days, with, &mut |_| {}).map_err(failure)?;
+    print_line(manifest.to_json())
 }
 
 fn list(packs: &Path) -> Result<(), Failure> {
     for manifest in dataset::list_packs(packs).map_err(failure)? {
-        print_line(serde_json::to_string(&manifest).map_err(Failure::bug)?)?;
+        print_line(manifest.to_json())?;
     }
     Ok(())
+}
+
+/// The operator's key as the dataset needs it.
+pub(in crate::cmd) fn signer(hotkey_file: &Path) -> Result<Signer, Failure> {
+    let (pair, loose) = HotkeyPair::load(hotkey_file).map_err(Failure::unavailable)?;
+    if let Some(loose) = loose {
+        let mode = format!("{:o}", loose.mode);
+        tracing::warn!(mode, path = %hotkey_file.display(), "others may read the hotkey; chmod 600 it");
+    }
+    Ok(Signer::new(pair.hotkey(), move |message| {
+        pair.sign(message)
+    }))
 }

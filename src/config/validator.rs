@@ -10,7 +10,7 @@ use url::Url;
 
 use super::reader::Section;
 use super::value::{self, Bytes, EnvName, SecretError, duration_text, url_text, url_texts};
-use crate::bittensor::{BlockHash, MechanismId, Netuid};
+use crate::bittensor::{BlockHash, Hotkey, MechanismId, Netuid};
 
 const MINUTE: Duration = Duration::from_mins(1);
 const HOUR: Duration = Duration::from_hours(1);
@@ -95,6 +95,9 @@ pub struct Dataset {
     /// Dataset APIs, in order of preference.
     #[serde(serialize_with = "url_texts")]
     pub endpoints: Vec<Url>,
+    /// Hotkeys whose packs are used; empty: whoever signed them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub operators: Vec<Hotkey>,
     /// Folder that keeps verified packs.
     pub cache: PathBuf,
     /// Deadline of a listing.
@@ -257,6 +260,7 @@ pub(super) fn dataset(mut s: Section<'_>) -> Option<Dataset> {
     for url in endpoints.iter().flatten() {
         check_http(&s, "endpoints", url);
     }
+    let operators = s.or("operators", Vec::new());
     let cache = s.path_value("cache");
     let request_timeout = s.duration("request_timeout", Duration::from_secs(20), HOUR);
     let download_timeout = s.duration("download_timeout", 30 * MINUTE, DAY);
@@ -268,6 +272,7 @@ pub(super) fn dataset(mut s: Section<'_>) -> Option<Dataset> {
     s.finish();
     Some(Dataset {
         endpoints: endpoints?,
+        operators,
         cache: cache?,
         request_timeout,
         download_timeout,

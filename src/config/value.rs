@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use toml::de::DeValue;
 use url::Url;
 
-use crate::bittensor::BlockHash;
+use crate::bittensor::{AddressError, BlockHash, Hotkey};
 
 /// What is said when the file holds a secret instead of naming one.
 pub(super) const SECRET_IN_FILE: &str = "secrets do not belong in this file; put the value in an \
@@ -139,6 +139,14 @@ impl Setting for Bytes {
             Ok(size) if !bare => Ok(Self(size.as_u64())),
             _ => Err(format!("{text:?} is not {}", Self::EXPECTED)),
         }
+    }
+}
+
+impl Setting for Hotkey {
+    const EXPECTED: &'static str = "an SS58 address";
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = value.as_str().ok_or_else(|| wrong::<Self>(value))?;
+        text.parse().map_err(|e: AddressError| e.to_string())
     }
 }
 

@@ -8,9 +8,13 @@ use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING};
 use serde::Deserialize;
 use url::Url;
 
-use super::pack::{MANIFEST_SCHEMA, read_manifest};
-use super::seal::{persist, write_manifest};
-use super::{DatasetError, Manifest, Pack, PackDigest, list_packs, pack_path};
+use super::manifest::{Form, Kind};
+use super::object::{self, SignedManifest, form_path, index_path, manifest_path, read_manifest};
+use super::pack::{Plain, check_pack, decoder, file_facts};
+use super::seal::{persist, write_whole};
+use super::signed::Envelope;
+use super::{DatasetError, ObjectDigest, Pack, list_packs};
+use crate::bittensor::Hotkey;
 
 /// Longest listing accepted.
 const LISTING_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -30,6 +34,8 @@ pub struct ClientSettings {
     pub download_timeout: Duration,
     /// Largest pack accepted, compressed bytes.
     pub pack_bytes_max: u64,
+    /// Hotkeys whose packs are used; empty for anybody's.
+    pub operators: Vec<Hotkey>,
 }
 
 /// The node's side of the Dataset API. Each call tries every endpoint once; calling again later is
@@ -42,7 +48,12 @@ pub struct DatasetClient {
 
 #[derive(Deserialize)]
 struct Listing {
-    packs: Vec<Manifest>,
+    packs: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    signed: Envelope,
 }
 
 impl DatasetClient {
@@ -64,7 +75,7 @@ impl DatasetClient {
     ///
     /// # Errors
     /// [`DatasetError::Unavailable`] with every endpoint's reason when none answered well.
-    pub async fn list(&self) -> Result<Vec<Manifest>, DatasetError> {
+    pub async fn list(&self) -> Result<Vec<SignedManifest>, DatasetError> {
         let mut reasons = Vec::new();
         for endpoint in &self.settings.endpoints {
             let asked = self.list_from(endpoint);
@@ -77,7 +88,7 @@ impl DatasetClient {
         Err(DatasetError::Unavailable(reasons.join("; ")))
     }
 
-    async fn list_from(&self, endpoint: &Url) -> Result<Vec<Manifest>, String> {
+    async fn list_from(&self, endpoint: &Url) -> Result<Vec<SignedManifest>, String> {
         let url = join(endpoint, "v1/packs")?;
         let mut response = self.http.get(url).send().await.map_err(|e| describe(&e))?;
         if !response.status().is_success() {
@@ -92,8 +103,18 @@ impl DatasetClient {
         }
         let listing: Listing =
             serde_json::from_slice(&body).map_err(|_| "answered no pack listing".to_owned())?;
-        let mut packs = listing.packs;
-        packs.retain(|m| m.schema == MANIFEST_SCHEMA);
+        let mut packs = Vec::with_capacity(listing.packs.len());
+        for listed in listing.packs {
+            let proven = SignedManifest::open(listed.signed)
+                .and_then(|manifest| manifest.by_one_of(&self.settings.operators));
+            match proven {
+                Ok(manifest) if manifest.kind == Kind::Pack && manifest.problem().is_none() => {
+                    packs.push(manifest);
+                }
+                Ok(_) => {}
+                Err(reason) => tracing::warn!(%endpoint, %reason, "a listed pack is not used"),
+            }
+        }
         packs.sort_by_key(|m| (std::cmp::Reverse(m.sealed_ms), m.digest));
         Ok(packs)
     }
@@ -131,7 +152,7 @@ impl DatasetClient {
     /// # Errors
     /// [`DatasetError::Unavailable`] when no endpoint does; [`DatasetError::Io`] when the disk
     /// refuses.
-    pub async fn fetch(&self, digest: PackDigest) -> Result<Pack, DatasetError> {
+    pub async fn fetch(&self, digest: ObjectDigest) -> Result<Pack, DatasetError> {
         if let Some(pack) = self.cached(digest).await {
             return Ok(pack);
         }
@@ -142,7 +163,7 @@ impl DatasetClient {
         self.obtain(&manifest).await
     }
 
-    async fn cached(&self, digest: PackDigest) -> Option<Pack> {
+    async fn cached(&self, digest: ObjectDigest) -> Option<Pack> {
         read_manifest(&self.settings.cache, digest).ok()?;
         match self.open(digest).await {
             Ok(pack) => Some(pack),
@@ -153,7 +174,7 @@ impl DatasetClient {
         }
     }
 
-    async fn obtain(&self, manifest: &Manifest) -> Result<Pack, DatasetError> {
+    async fn obtain(&self, manifest: &SignedManifest) -> Result<Pack, DatasetError> {
         if let Some(pack) = self.cached(manifest.digest).await {
             return Ok(pack);
         }
@@ -177,7 +198,11 @@ impl DatasetClient {
     }
 
     /// Streams the pack to a draft, checks it, and only then gives it its name.
-    async fn download(&self, endpoint: &Url, manifest: &Manifest) -> Result<Pack, DatasetError> {
+    async fn download(
+        &self,
+        endpoint: &Url,
+        manifest: &SignedManifest,
+    ) -> Result<Pack, DatasetError> {
         let unavailable = |reason: String| DatasetError::Unavailable(reason);
         let path = format!("v1/packs/{}", manifest.digest.hex());
         let url = join(endpoint, &path).map_err(unavailable)?;
@@ -215,33 +240,26 @@ impl DatasetClient {
             draft.write_all(&chunk).map_err(DatasetError::io(cache))?;
         }
         let (cache, manifest) = (cache.clone(), manifest.clone());
-        blocking(move || {
-            Pack::open_as(draft.path(), manifest.digest)?;
-            let path = pack_path(&cache, manifest.digest);
-            persist(draft, &path)?;
-            write_manifest(&cache, &manifest)?;
-            Pack::open(&path)
-        })
-        .await
+        blocking(move || keep(&cache, draft, &manifest)).await
     }
 
-    async fn open(&self, digest: PackDigest) -> Result<Pack, DatasetError> {
-        let path = pack_path(&self.settings.cache, digest);
-        blocking(move || Pack::open(&path)).await
+    async fn open(&self, digest: ObjectDigest) -> Result<Pack, DatasetError> {
+        let cache = self.settings.cache.clone();
+        blocking(move || Pack::open(&cache, digest)).await
     }
 
-    async fn on_disk(&self) -> Result<Vec<Manifest>, DatasetError> {
+    async fn on_disk(&self) -> Result<Vec<SignedManifest>, DatasetError> {
         let cache = self.settings.cache.clone();
         blocking(move || list_packs(&cache)).await
     }
 
     /// Removes the oldest packs beyond [`PACKS_KEPT`], never `keep`.
-    async fn prune(&self, keep: PackDigest) {
+    async fn prune(&self, keep: ObjectDigest) {
         let cache = self.settings.cache.clone();
         let pruned = blocking(move || {
             for old in list_packs(&cache)?.iter().skip(PACKS_KEPT) {
                 if old.digest != keep {
-                    remove(&cache, old.digest)?;
+                    object::remove(&cache, old.digest)?;
                 }
             }
             Ok(())
@@ -252,15 +270,36 @@ impl DatasetClient {
     }
 }
 
-/// The manifest goes first: a pack without one is not offered to anybody.
-fn remove(cache: &Path, digest: PackDigest) -> Result<(), DatasetError> {
-    for path in [
-        super::pack::manifest_path(cache, digest),
-        pack_path(cache, digest),
-    ] {
-        std::fs::remove_file(&path).map_err(DatasetError::io(&path))?;
+/// Checks a downloaded zstd form, unpacks it, checks every conversation, and only then gives it
+/// its names in the cache.
+fn keep(
+    cache: &Path,
+    draft: tempfile::NamedTempFile,
+    manifest: &SignedManifest,
+) -> Result<Pack, DatasetError> {
+    let digest = manifest.digest;
+    let corrupt = |reason: &str| DatasetError::corrupt(format!("pack {digest}"), reason);
+    // The compressed bytes first: the decoder is only given what the operator signed.
+    if file_facts(draft.path())? != manifest.forms.zstd {
+        return Err(corrupt("the download is not what was signed"));
     }
-    Ok(())
+    let unpacked = tempfile::Builder::new()
+        .prefix(".draft-")
+        .tempfile_in(cache)
+        .map_err(DatasetError::io(cache))?;
+    let mut packed = decoder(draft.as_file(), Form::Zstd).map_err(DatasetError::io(cache))?;
+    std::io::copy(&mut packed, &mut unpacked.as_file()).map_err(DatasetError::io(cache))?;
+    let file = std::fs::File::open(unpacked.path()).map_err(DatasetError::io(cache))?;
+    let mut plain = Plain::new(std::io::BufReader::new(file));
+    let index = check_pack(&mut plain, manifest)?;
+    if plain.finish() != manifest.forms.identity {
+        return Err(corrupt("its plain bytes are not what was signed"));
+    }
+    persist(unpacked, &form_path(cache, digest, Form::Identity))?;
+    write_whole(&index_path(cache, digest), &index)?;
+    let manifest_file = manifest_path(cache, digest);
+    write_whole(&manifest_file, manifest.to_json().as_bytes())?;
+    Pack::open(cache, digest)
 }
 
 async fn blocking<T: Send + 'static>(

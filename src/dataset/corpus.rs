@@ -2,12 +2,13 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::draft::lock;
 use super::lines::{Line, next_line};
 use super::{CONVERSATIONS_MAX, Conversation, DatasetError, Day, Invalid, ItemId, LINE_BYTES_MAX};
 
@@ -62,14 +63,7 @@ impl Corpus {
     /// [`DatasetError::Locked`] while another process holds it; else what the disk or a partition
     /// that is not ours says.
     pub fn open(folder: &Path) -> Result<Self, DatasetError> {
-        fs::create_dir_all(folder).map_err(DatasetError::io(folder))?;
-        let lock_path = folder.join(".lock");
-        let lock = File::create(&lock_path).map_err(DatasetError::io(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DatasetError::Locked(folder.to_owned())),
-            Err(TryLockError::Error(e)) => return Err(DatasetError::io(&lock_path)(e)),
-        }
+        let lock = lock(folder)?;
         let mut corpus = Self {
             folder: folder.to_owned(),
             ids: HashSet::new(),

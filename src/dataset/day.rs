@@ -59,6 +59,49 @@ impl FromStr for Day {
     }
 }
 
+impl Day {
+    /// The day that holds this moment, unix milliseconds. Howard Hinnant's `civil_from_days`.
+    /// Moments after the year 9999 give its last day.
+    #[must_use]
+    pub fn from_unix_ms(ms: u64) -> Self {
+        // Days since 0000-03-01, in eras of 400 years.
+        let shifted = ms / 86_400_000 + 719_468;
+        let (era, of_era) = (shifted / 146_097, shifted % 146_097);
+        let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+        let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let march_month = (5 * of_year + 2) / 153;
+        let day = of_year - (153 * march_month + 2) / 5 + 1;
+        let month = if march_month < 10 {
+            march_month + 3
+        } else {
+            march_month - 9
+        };
+        let year = era * 400 + year_of_era + u64::from(month <= 2);
+        let last = Self {
+            year: 9999,
+            month: 12,
+            day: 31,
+        };
+        match (u16::try_from(year), u8::try_from(month), u8::try_from(day)) {
+            (Ok(year), Ok(month), Ok(day)) if year <= 9999 => Self { year, month, day },
+            _ => last,
+        }
+    }
+
+    /// The number YYYYMMDD.
+    #[must_use]
+    pub fn to_number(self) -> u32 {
+        u32::from(self.year) * 10_000 + u32::from(self.month) * 100 + u32::from(self.day)
+    }
+
+    /// Reads the number YYYYMMDD; `None` when it names no day.
+    #[must_use]
+    pub fn from_number(number: u32) -> Option<Self> {
+        let (year, month, day) = (number / 10_000, number / 100 % 100, number % 100);
+        format!("{year:04}-{month:02}-{day:02}").parse().ok()
+    }
+}
+
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
@@ -91,6 +134,25 @@ mod tests {
         assert_eq!("2026-02-28 10:00".parse(), Ok(day));
         assert!(day < "2026-10-01".parse().unwrap());
         assert!("2024-02-29".parse::<Day>().is_ok());
+    }
+
+    #[test]
+    fn moments_and_numbers_give_days() {
+        // date -u -d @SECONDS +%F
+        for (seconds, expected) in [
+            (0, "1970-01-01"),
+            (951_782_399, "2000-02-28"),
+            (951_782_400, "2000-02-29"),
+            (1_764_115_199, "2025-11-25"),
+            (4_107_542_400, "2100-03-01"),
+        ] {
+            let day = Day::from_unix_ms(seconds * 1000 + 999);
+            assert_eq!(day.to_string(), expected);
+            assert_eq!(Day::from_number(day.to_number()), Some(day));
+        }
+        assert_eq!(Day::from_unix_ms(u64::MAX).to_string(), "9999-12-31");
+        assert_eq!(Day::from_number(20_260_230), None);
+        assert_eq!(Day::from_number(u32::MAX), None);
     }
 
     #[test]

@@ -1,285 +1,281 @@
-//! Sealed packs: immutable, named by content, checked whenever they are opened.
+//! Sealed packs: opened by their index, read item by item, each checked by its id.
 
-use std::collections::HashSet;
-use std::fmt;
+use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
+use super::draft::facts_of;
+use super::index::{self, Entry};
 use super::lines::{Line, next_line};
-use super::{CONVERSATIONS_MAX, Conversation, DatasetError, Day, Item, ItemId, LINE_BYTES_MAX};
+use super::manifest::{FileFacts, Form, Kind};
+use super::object::{SignedManifest, form_path, index_path, read_manifest};
+use super::{CONVERSATIONS_MAX, Conversation, DatasetError, Item, ItemId, ObjectDigest};
+use super::{LINE_BYTES_MAX, PLAIN_BYTES_MAX};
 
-/// Value of [`Manifest::schema`].
-pub(super) const MANIFEST_SCHEMA: &str = "assay-pack/1";
-/// Largest pack, uncompressed bytes.
-pub const PLAIN_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
-/// Window of the compression, 2²⁷ bytes: the memory that reading a pack takes.
-pub(super) const WINDOW_LOG: u32 = 27;
-const MANIFEST_BYTES_MAX: u64 = 16 * 1024;
-const PACKS_MAX: usize = 10_000;
+/// Largest window of the compression that is accepted, 2²³ bytes (RFC 9659).
+const WINDOW_LOG: u32 = 23;
 
-/// SHA-256 of a pack's plain bytes. Text form `sha256:` and 64 hex digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PackDigest(pub [u8; 32]);
-
-impl PackDigest {
-    /// The 64 hex digits, as file names and paths carry them.
-    #[must_use]
-    pub fn hex(&self) -> String {
-        hex::encode(self.0)
-    }
-}
-
-impl fmt::Display for PackDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "sha256:{}", self.hex())
-    }
-}
-
-impl fmt::Debug for PackDigest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PackDigest({self})")
-    }
-}
-
-impl FromStr for PackDigest {
-    type Err = String;
-
-    /// Reads 64 lower-case hex digits, with or without `sha256:`.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let digits = text.strip_prefix("sha256:").unwrap_or(text);
-        let mut bytes = [0; 32];
-        let lower = !digits.bytes().any(|b| b.is_ascii_uppercase());
-        match hex::decode_to_slice(digits, &mut bytes) {
-            Ok(()) if lower => Ok(Self(bytes)),
-            _ => Err("a pack digest is sha256: and 64 lower-case hex digits".to_owned()),
-        }
-    }
-}
-
-impl Serialize for PackDigest {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PackDigest {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?
-            .parse()
-            .map_err(serde::de::Error::custom)
-    }
-}
-
-/// What is said about a pack beside it, and in listings.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    /// Always `assay-pack/1`.
-    pub schema: String,
-    /// Digest of the plain bytes.
-    pub digest: PackDigest,
-    /// Length of the plain bytes.
-    pub plain_bytes: u64,
-    /// Length of the zstd file.
-    pub zstd_bytes: u64,
-    /// Number of conversations.
-    pub count: u64,
-    /// When it was sealed, unix milliseconds.
-    pub sealed_ms: u64,
-    /// Earliest day in it.
-    pub from: Day,
-    /// Latest day in it.
-    pub to: Day,
-}
-
-/// Where the pack `digest` lies in `folder`.
-#[must_use]
-pub fn pack_path(folder: &Path, digest: PackDigest) -> PathBuf {
-    folder.join(format!("{}.jsonl.zst", digest.hex()))
-}
-
-pub(super) fn manifest_path(folder: &Path, digest: PackDigest) -> PathBuf {
-    folder.join(format!("{}.json", digest.hex()))
-}
-
-pub(super) fn read_manifest(folder: &Path, digest: PackDigest) -> Result<Manifest, DatasetError> {
-    let path = manifest_path(folder, digest);
-    let failed = |reason: &str| DatasetError::corrupt(path.display().to_string(), reason);
-    let file = File::open(&path).map_err(DatasetError::io(&path))?;
-    let mut text = Vec::new();
-    file.take(MANIFEST_BYTES_MAX)
-        .read_to_end(&mut text)
-        .map_err(DatasetError::io(&path))?;
-    let manifest: Manifest =
-        serde_json::from_slice(&text).map_err(|_| failed("no pack manifest"))?;
-    if manifest.schema != MANIFEST_SCHEMA || manifest.digest != digest {
-        return Err(failed("it speaks of another pack or format"));
-    }
-    Ok(manifest)
-}
-
-/// Manifests of the packs in `folder`, newest first. A manifest that cannot be read, or whose pack
-/// is missing, is logged and left out; a missing folder holds none.
-///
-/// # Errors
-/// When the folder cannot be listed or holds more than 10,000 packs.
-pub fn list_packs(folder: &Path) -> Result<Vec<Manifest>, DatasetError> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(DatasetError::io(folder)(e)),
-    };
-    let mut manifests = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(DatasetError::io(folder))?.file_name();
-        let stem = name.to_str().and_then(|name| name.strip_suffix(".json"));
-        let Some(digest) = stem.and_then(|stem| stem.parse().ok()) else {
-            continue;
-        };
-        match read_manifest(folder, digest) {
-            Ok(manifest) if pack_path(folder, digest).is_file() => manifests.push(manifest),
-            Ok(_) => tracing::warn!(%digest, "a manifest has no pack beside it; left out"),
-            Err(error) => tracing::warn!(%error, "a manifest cannot be read; left out"),
-        }
-        if manifests.len() > PACKS_MAX {
-            return Err(DatasetError::TooLarge {
-                what: folder.display().to_string(),
-                reason: format!("at most {PACKS_MAX} packs; move old ones away"),
-            });
-        }
-    }
-    manifests.sort_by_key(|m| (std::cmp::Reverse(m.sealed_ms), m.digest));
-    Ok(manifests)
-}
-
-/// A pack whose bytes were found to be what its name says.
+/// A pack whose manifest and index were found to be true. Its plain bytes are checked item by
+/// item, by id, when they are read.
 #[derive(Debug, Clone)]
 pub struct Pack {
     path: PathBuf,
-    digest: PackDigest,
-    ids: Vec<ItemId>,
+    manifest: SignedManifest,
+    entries: Vec<Entry>,
 }
 
 impl Pack {
-    /// Opens `<hex digest>.jsonl.zst`: decompresses it, checks the digest of the plain bytes, and
-    /// checks every conversation. Memory is bounded by the ids.
+    /// Opens the pack `digest` of `folder` by its manifest and index; of the pack's own bytes only
+    /// the length is looked at. Memory: 56 bytes for each conversation.
     ///
     /// # Errors
-    /// [`DatasetError::Corrupt`] when name and content disagree.
-    pub fn open(path: &Path) -> Result<Self, DatasetError> {
-        let name = path.file_name().and_then(|name| name.to_str());
-        let stem = name.and_then(|name| name.strip_suffix(".jsonl.zst"));
-        let digest = stem.and_then(|stem| stem.parse().ok()).ok_or_else(|| {
-            let what = path.display().to_string();
-            DatasetError::corrupt(what, "its name is not <64 hex digits>.jsonl.zst")
-        })?;
-        Self::open_as(path, digest)
-    }
-
-    /// As [`Self::open`], for a file that does not carry its name yet.
-    pub(super) fn open_as(path: &Path, digest: PackDigest) -> Result<Self, DatasetError> {
-        let mut ids = Vec::new();
-        let mut seen = HashSet::new();
-        scan(path, digest, |conversation| {
-            ids.push(conversation.id());
-            seen.insert(conversation.id()) && ids.len() <= CONVERSATIONS_MAX
-        })?;
+    /// [`DatasetError::Corrupt`] when manifest, index and files disagree; [`DatasetError::Io`].
+    pub fn open(folder: &Path, digest: ObjectDigest) -> Result<Self, DatasetError> {
+        let corrupt = |reason: &str| DatasetError::corrupt(format!("pack {digest}"), reason);
+        let manifest = read_manifest(folder, digest)?;
+        let facts = manifest.index.filter(|_| manifest.kind == Kind::Pack);
+        let facts = facts.ok_or_else(|| corrupt("it is no pack"))?;
+        let index = index_path(folder, digest);
+        let bytes = fs::read(&index).map_err(DatasetError::io(&index))?;
+        if facts_of(&bytes) != facts {
+            return Err(corrupt("its index is not the one that was signed"));
+        }
+        let entries = index::read(&bytes).map_err(corrupt)?;
+        let path = form_path(folder, digest, Form::Identity);
+        let length = fs::metadata(&path).map_err(DatasetError::io(&path))?.len();
+        if length != manifest.forms.identity.bytes {
+            return Err(corrupt("its file has another length"));
+        }
         Ok(Self {
-            path: path.to_owned(),
-            digest,
-            ids,
+            path,
+            manifest,
+            entries,
         })
     }
 
     /// Digest of the plain bytes.
     #[must_use]
-    pub fn digest(&self) -> PackDigest {
-        self.digest
+    pub fn digest(&self) -> ObjectDigest {
+        self.manifest.digest
     }
 
-    /// Ids of all its conversations, in the pack's order.
+    /// The signed manifest.
     #[must_use]
-    pub fn ids(&self) -> &[ItemId] {
-        &self.ids
+    pub fn manifest(&self) -> &SignedManifest {
+        &self.manifest
     }
 
-    /// The items with these ids, in the order asked for. The file is read and its digest checked
-    /// again, so that a file changed since [`Self::open`] is noticed.
+    /// All its conversations, in the pack's order.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Reads the lines of those of `wanted` that are in this pack, without the newline, into
+    /// `found`. Each is checked: its content must have the id asked for.
     ///
     /// # Errors
-    /// [`DatasetError::Corrupt`] when the file changed or an id is not in the pack.
-    pub fn items(&self, ids: &[ItemId]) -> Result<Vec<Item>, DatasetError> {
-        let wanted: HashSet<_> = ids.iter().copied().collect();
-        let mut found = std::collections::HashMap::with_capacity(wanted.len());
-        scan(&self.path, self.digest, |conversation| {
-            if wanted.contains(&conversation.id()) {
-                found.insert(conversation.id(), conversation.into_item());
+    /// [`DatasetError::Corrupt`] when a line is not what the index says; [`DatasetError::Io`].
+    pub fn read(
+        &self,
+        wanted: &HashSet<ItemId>,
+        found: &mut HashMap<ItemId, Conversation>,
+    ) -> Result<(), DatasetError> {
+        let file = File::open(&self.path).map_err(DatasetError::io(&self.path))?;
+        let mut line = Vec::new();
+        for entry in &self.entries {
+            if !wanted.contains(&entry.id) || found.contains_key(&entry.id) {
+                continue;
             }
-            true
-        })?;
-        let missing = |id| DatasetError::corrupt(self.digest.to_string(), format!("holds no {id}"));
-        ids.iter()
-            .map(|id| found.get(id).cloned().ok_or_else(|| missing(id)))
-            .collect()
+            line.resize(entry.length as usize, 0);
+            file.read_exact_at(&mut line, entry.offset)
+                .map_err(DatasetError::io(&self.path))?;
+            let read = Conversation::from_json(&line, None).ok();
+            let read = read.filter(|c| c.id() == entry.id && c.created() == entry.created);
+            let conversation = read.ok_or_else(|| {
+                let what = format!("pack {}", self.digest());
+                DatasetError::corrupt(what, format!("its line for {} is another", entry.id))
+            })?;
+            found.insert(entry.id, conversation);
+        }
+        Ok(())
     }
 }
 
-/// Hashes what passes through it.
-struct Hashing<R> {
-    inner: R,
-    hash: Sha256,
+/// The items with these ids out of several packs, in the order asked for.
+///
+/// # Errors
+/// As [`Pack::read`]; also when an id is in none of the packs.
+pub fn items(packs: &[Pack], ids: &[ItemId]) -> Result<Vec<Item>, DatasetError> {
+    conversations(packs, ids)?
+        .into_iter()
+        .map(|conversation| Ok(conversation.into_item()))
+        .collect()
 }
 
-impl<R: Read> Read for Hashing<R> {
+/// The conversations with these ids out of several packs, in the order asked for.
+pub(super) fn conversations(
+    packs: &[Pack],
+    ids: &[ItemId],
+) -> Result<Vec<Conversation>, DatasetError> {
+    let wanted: HashSet<_> = ids.iter().copied().collect();
+    let mut found = HashMap::with_capacity(wanted.len());
+    for pack in packs {
+        pack.read(&wanted, &mut found)?;
+    }
+    let missing = |id| DatasetError::corrupt("the packs at hand", format!("they hold no {id}"));
+    ids.iter()
+        .map(|id| found.get(id).cloned().ok_or_else(|| missing(id)))
+        .collect()
+}
+
+/// Checks an object on disk from end to end: every form that is there against the manifest, and,
+/// of a pack, every conversation and the index. At least one form must be there.
+///
+/// # Errors
+/// [`DatasetError::Corrupt`] with the first thing that is wrong; [`DatasetError::Io`].
+pub fn verify(folder: &Path, digest: ObjectDigest) -> Result<SignedManifest, DatasetError> {
+    let manifest = read_manifest(folder, digest)?;
+    let corrupt = |reason: String| DatasetError::corrupt(format!("object {digest}"), reason);
+    let mut forms = 0;
+    for form in Form::ALL {
+        let path = form_path(folder, digest, form);
+        if !path.is_file() {
+            continue;
+        }
+        forms += 1;
+        let facts = file_facts(&path)?;
+        if facts != manifest.forms.get(form) {
+            return Err(corrupt(format!("its {form:?} form is not what was signed")));
+        }
+        let file = File::open(&path).map_err(DatasetError::io(&path))?;
+        let mut plain = Plain::new(decoder(file, form).map_err(DatasetError::io(&path))?);
+        if manifest.kind == Kind::Pack {
+            check_pack(&mut plain, &manifest)?;
+        }
+        io::copy(&mut plain, &mut io::sink()).map_err(|e| corrupt(e.to_string()))?;
+        if plain.finish() != manifest.forms.identity {
+            return Err(corrupt(format!("its {form:?} form holds other bytes")));
+        }
+    }
+    if manifest.kind == Kind::Pack {
+        Pack::open(folder, digest)?;
+    }
+    if forms == 0 {
+        return Err(corrupt("none of its forms is there".to_owned()));
+    }
+    Ok(manifest)
+}
+
+pub(super) fn file_facts(path: &Path) -> Result<FileFacts, DatasetError> {
+    let mut file = File::open(path).map_err(DatasetError::io(path))?;
+    let mut hash = super::draft::Hashing::new(io::sink());
+    io::copy(&mut file, &mut hash).map_err(DatasetError::io(path))?;
+    let (_, facts) = hash.finish().map_err(DatasetError::io(path))?;
+    Ok(facts)
+}
+
+/// Plain bytes out of a form, with bounded memory.
+pub(super) fn decoder<'a>(file: impl Read + 'a, form: Form) -> io::Result<Box<dyn BufRead + 'a>> {
+    let reader: Box<dyn Read> = match form {
+        Form::Identity => Box::new(file),
+        Form::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
+        Form::Zstd => {
+            let mut decoder = zstd::Decoder::new(file)?;
+            decoder.window_log_max(WINDOW_LOG)?;
+            Box::new(decoder)
+        }
+    };
+    Ok(Box::new(BufReader::with_capacity(
+        128 * 1024,
+        reader.take(PLAIN_BYTES_MAX),
+    )))
+}
+
+/// Hashes and counts the plain bytes that pass.
+pub(super) struct Plain<R> {
+    inner: R,
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl<R: BufRead> Plain<R> {
+    pub(super) fn new(inner: R) -> Self {
+        Self {
+            inner,
+            hash: Sha256::new(),
+            bytes: 0,
+        }
+    }
+
+    pub(super) fn finish(self) -> FileFacts {
+        FileFacts {
+            bytes: self.bytes,
+            sha256: ObjectDigest(self.hash.finalize().into()),
+        }
+    }
+}
+
+impl<R: BufRead> Read for Plain<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.hash.update(&buffer[..n]);
+        let available = self.fill_buf()?;
+        let n = available.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&available[..n]);
+        self.consume(n);
         Ok(n)
     }
 }
 
-/// Hands every conversation to `each` and checks the digest at the end. `each` says false for a
-/// conversation that must not be there.
-fn scan(
-    path: &Path,
-    digest: PackDigest,
-    mut each: impl FnMut(Conversation) -> bool,
-) -> Result<(), DatasetError> {
-    let corrupt = |reason: String| DatasetError::corrupt(format!("pack {digest}"), reason);
-    let file = File::open(path).map_err(DatasetError::io(path))?;
-    let mut decoder = zstd::Decoder::new(file).map_err(DatasetError::io(path))?;
-    decoder
-        .window_log_max(WINDOW_LOG)
-        .map_err(DatasetError::io(path))?;
-    let hashing = Hashing {
-        inner: decoder.take(PLAIN_BYTES_MAX),
-        hash: Sha256::new(),
+impl<R: BufRead> BufRead for Plain<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, n: usize) {
+        if let Ok(available) = self.inner.fill_buf() {
+            self.hash.update(&available[..n]);
+        }
+        self.bytes += u64::try_from(n).unwrap_or(u64::MAX);
+        self.inner.consume(n);
+    }
+}
+
+/// Reads a pack's plain bytes to the end and checks every conversation; gives the index that
+/// follows from them, which must be the manifest's.
+pub(super) fn check_pack(
+    plain: &mut impl BufRead,
+    manifest: &SignedManifest,
+) -> Result<Vec<u8>, DatasetError> {
+    let corrupt = |reason: String| {
+        let what = format!("pack {}", manifest.digest);
+        DatasetError::corrupt(what, reason)
     };
-    let mut reader = BufReader::with_capacity(64 * 1024, hashing);
+    let (mut seen, mut builder) = (HashSet::new(), index::Builder::default());
     let mut buffer = Vec::new();
     loop {
-        let line = match next_line(&mut reader, &mut buffer, LINE_BYTES_MAX) {
-            Ok(Some(line)) => line,
+        match next_line(plain, &mut buffer, LINE_BYTES_MAX) {
             Ok(None) => break,
+            Ok(Some(Line::Whole)) => {}
+            Ok(Some(_)) => return Err(corrupt("a line is torn or longer than 256 KiB".into())),
             Err(error) => return Err(corrupt(format!("cannot be decompressed: {error}"))),
-        };
-        if line != Line::Whole {
-            return Err(corrupt("a line is torn or longer than 256 KiB".into()));
         }
         let conversation = Conversation::from_json(&buffer, None)
             .map_err(|reason| corrupt(format!("a conversation {reason}")))?;
-        if !each(conversation) {
+        if !seen.insert(conversation.id()) || builder.len() >= CONVERSATIONS_MAX {
             return Err(corrupt("a conversation is there twice, or too many".into()));
         }
+        builder.push(conversation.id(), conversation.created(), buffer.len() + 1);
     }
-    let found: [u8; 32] = reader.into_inner().hash.finalize().into();
-    if found != digest.0 {
-        let found = PackDigest(found);
-        return Err(corrupt(format!("its plain bytes have digest {found}")));
+    let count = u64::try_from(builder.len()).unwrap_or(u64::MAX);
+    let bytes = builder.into_bytes();
+    if count != manifest.count || manifest.index != Some(facts_of(&bytes)) {
+        return Err(corrupt(
+            "its conversations are not those of its index".into(),
+        ));
     }
-    Ok(())
+    Ok(bytes)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::dataset::{DatasetError, Manifest, list_packs};
+use crate::dataset::{DatasetError, SignedManifest, list_packs};
 
 /// How old a listing may be. A newly sealed pack is offered within this time.
 const FRESH: Duration = Duration::from_secs(2);
@@ -15,7 +15,7 @@ const FRESH: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Listing {
     folder: PathBuf,
-    last: Mutex<Option<(Instant, Arc<Vec<Manifest>>)>>,
+    last: Mutex<Option<(Instant, Arc<Vec<SignedManifest>>)>>,
 }
 
 impl Listing {
@@ -32,7 +32,7 @@ impl Listing {
 
     /// The manifests, newest first. One reader lists, the others wait for it: a storm of requests
     /// costs one listing. Each waits within its request's deadline.
-    pub(super) async fn get(&self) -> Result<Arc<Vec<Manifest>>, DatasetError> {
+    pub(super) async fn get(&self) -> Result<Arc<Vec<SignedManifest>>, DatasetError> {
         let mut last = self.last.lock().await;
         if let Some((at, manifests)) = &*last
             && at.elapsed() < FRESH

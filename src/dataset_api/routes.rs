@@ -13,9 +13,10 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio_util::io::ReaderStream;
 
-use super::encoding::{Encoding, negotiate, plain};
+use super::encoding::negotiate;
 use super::listing::Listing;
-use crate::dataset::{DatasetError, Manifest, PackDigest, pack_path};
+use crate::dataset::object::lookup;
+use crate::dataset::{DatasetError, Form, ObjectDigest, SignedManifest};
 use crate::web::{self, ApiError};
 
 /// A pack never changes: whoever has it need never ask again.
@@ -49,7 +50,7 @@ fn failed(error: &DatasetError) -> ApiError {
     ApiError::unavailable()
 }
 
-async fn manifests(api: &Api) -> Result<Arc<Vec<Manifest>>, ApiError> {
+async fn manifests(api: &Api) -> Result<Arc<Vec<SignedManifest>>, ApiError> {
     api.listing.get().await.map_err(|e| failed(&e))
 }
 
@@ -75,7 +76,7 @@ async fn pack(
     Path(digest): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let digest: PackDigest = digest
+    let digest: ObjectDigest = digest
         .parse()
         .map_err(|reason: String| ApiError::bad_request("PACK_DIGEST", reason))?;
     let packs = manifests(&api).await?;
@@ -85,14 +86,12 @@ async fn pack(
             "No such pack; GET /v1/packs lists those there are.",
         )
     })?;
-    let encoding = negotiate(&headers).ok_or_else(|| {
-        let detail = "A pack comes as zstd or plain; accept one of them.";
+    let form = negotiate(&headers).ok_or_else(|| {
+        let detail = "A pack comes as zstd, gzip or plain; accept one of them.";
         ApiError::new(StatusCode::NOT_ACCEPTABLE, "NOT_ACCEPTABLE", detail)
     })?;
-    let tag = match encoding {
-        Encoding::Zstd => format!("\"{}-zstd\"", digest.hex()),
-        Encoding::Identity => format!("\"{}\"", digest.hex()),
-    };
+    let facts = manifest.forms.get(form);
+    let tag = format!("\"{}\"", facts.sha256.hex());
     let fixed = [
         (header::CACHE_CONTROL, IMMUTABLE.to_owned()),
         (header::VARY, "accept-encoding".to_owned()),
@@ -101,37 +100,32 @@ async fn pack(
     if web::etag_matches(&headers, &tag) {
         return Ok((StatusCode::NOT_MODIFIED, fixed).into_response());
     }
-    let body = open(&api, manifest, encoding).await?;
+    let body = open(&api, digest, form).await?;
     let mut response = (fixed, body).into_response();
     let headers = response.headers_mut();
-    let length = match encoding {
-        Encoding::Zstd => manifest.zstd_bytes,
-        Encoding::Identity => manifest.plain_bytes,
-    };
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    let ndjson = HeaderValue::from_static("application/x-ndjson");
-    headers.insert(header::CONTENT_TYPE, ndjson);
-    if encoding == Encoding::Zstd {
-        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("zstd"));
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(facts.bytes));
+    let media_type = HeaderValue::from_static(manifest.media_type.as_str());
+    headers.insert(header::CONTENT_TYPE, media_type);
+    if let Some(encoding) = form.content_encoding() {
+        let encoding = HeaderValue::from_static(encoding);
+        headers.insert(header::CONTENT_ENCODING, encoding);
     }
     Ok(response)
 }
 
-async fn open(api: &Api, manifest: &Manifest, encoding: Encoding) -> Result<Body, ApiError> {
-    let path = pack_path(api.listing.folder(), manifest.digest);
-    let failed = |error: std::io::Error| {
+async fn open(api: &Api, digest: ObjectDigest, form: Form) -> Result<Body, ApiError> {
+    let folder = api.listing.folder().to_owned();
+    let found = tokio::task::spawn_blocking(move || {
+        let object = lookup(&folder, digest)?;
+        object.map(|object| object.path(form)).transpose()
+    });
+    let found = found.await.map_err(|_| ApiError::unavailable())?;
+    let (path, _) = found
+        .map_err(|e| failed(&e))?
+        .ok_or_else(ApiError::unavailable)?;
+    let file = tokio::fs::File::open(&path).await.map_err(|error| {
         tracing::error!(path = %path.display(), %error, "a listed pack cannot be opened");
         ApiError::unavailable()
-    };
-    let file = tokio::fs::File::open(&path).await.map_err(failed)?;
-    let length = file.metadata().await.map_err(failed)?.len();
-    if length != manifest.zstd_bytes {
-        return Err(failed(std::io::Error::other(
-            "its length is not its manifest's",
-        )));
-    }
-    match encoding {
-        Encoding::Zstd => Ok(Body::from_stream(ReaderStream::with_capacity(file, CHUNK))),
-        Encoding::Identity => Ok(Body::from_stream(plain(file).map_err(failed)?)),
-    }
+    })?;
+    Ok(Body::from_stream(ReaderStream::with_capacity(file, CHUNK)))
 }

@@ -5,7 +5,9 @@ use crate::bittensor::{BlockNumber, BlockRef, Netuid, RoundNumber};
 use crate::chain::ChainClient;
 use crate::clock::now_ms;
 use crate::dataset::client::DatasetClient;
-use crate::dataset::{DatasetError, Item, ItemId, Pack, PackDigest, sampling};
+use crate::dataset::rounds::draw_from;
+use crate::dataset::sampling::Wanted;
+use crate::dataset::{self, DatasetError, Item, ItemId, ObjectDigest, Pack};
 use crate::fault::{Fault, Party};
 use crate::incentive::round::{round_at, round_seed};
 use crate::incentive::{Era, era_at};
@@ -145,7 +147,13 @@ impl Rounds {
         let pack = self.dataset.newest().await.map_err(|e| e.to_fault())?;
         let seed = round_seed(self.netuid, era.id(), number, start.hash);
         let wanted = usize::try_from(era.scoring.items).unwrap_or(usize::MAX);
-        let ids = sampling::draw(seed, pack.ids(), wanted);
+        let packs = [pack];
+        let buckets = Wanted {
+            fresh: wanted,
+            older: 0,
+        };
+        let ids = draw_from(&packs, seed, 0, buckets).mixed(seed);
+        let [pack] = packs;
         if ids.len() < wanted {
             let detail = format!(
                 "pack {} holds {} conversations, the era asks for {wanted}",
@@ -173,7 +181,7 @@ impl Rounds {
 
     async fn with_items(&self, round: Round) -> Result<Drawn, Fault> {
         let broken = |what: String| Fault::permanent(Party::Node, "ROUND_BROKEN", what);
-        let digest: PackDigest = round.pack_digest.parse().map_err(broken)?;
+        let digest: ObjectDigest = round.pack_digest.parse().map_err(broken)?;
         let ids: Result<Vec<ItemId>, _> = round.items.iter().map(|id| id.parse()).collect();
         let ids = ids.map_err(broken)?;
         let pack = self.dataset.fetch(digest).await.map_err(|e| e.to_fault())?;
@@ -183,7 +191,7 @@ impl Rounds {
 }
 
 async fn items_of(pack: Pack, ids: Vec<ItemId>) -> Result<Vec<Item>, DatasetError> {
-    let read = tokio::task::spawn_blocking(move || pack.items(&ids)).await;
+    let read = tokio::task::spawn_blocking(move || dataset::items(&[pack], &ids)).await;
     read.unwrap_or_else(|error| Err(DatasetError::Unavailable(error.to_string())))
 }
 

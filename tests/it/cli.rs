@@ -178,20 +178,22 @@ fn a_corpus_becomes_a_pack_that_the_dataset_api_serves_until_told_to_stop() {
         text.ends_with("added 1, duplicates 1, rejected 1; the corpus holds 1\n"),
         "{text}"
     );
-    let sealed = run(&["corpus", "seal", "--corpus", &corpus, "--packs", &packs]);
-    let listed = run(&["corpus", "list", "--packs", &packs]);
-    assert_eq!(out(&sealed), out(&listed));
-    let manifest: serde_json::Value = serde_json::from_str(&out(&listed)).unwrap();
-    let nothing = run(&[
+    let hotkey = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/wallet/phrase");
+    let seal = [
         "corpus",
         "seal",
         "--corpus",
         &corpus,
         "--packs",
         &packs,
-        "--to",
-        "2020-01-01",
-    ]);
+        "--hotkey-file",
+        hotkey,
+    ];
+    let sealed = run(&seal);
+    let listed = run(&["corpus", "list", "--packs", &packs]);
+    assert_eq!(out(&sealed), out(&listed));
+    let manifest: serde_json::Value = serde_json::from_str(&out(&listed)).unwrap();
+    let nothing = run(&[&seal[..], &["--to", "2020-01-01"]].concat());
     assert_eq!(nothing.status.code(), Some(64));
 
     let config = write(

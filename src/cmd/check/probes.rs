@@ -207,6 +207,7 @@ async fn dataset(dataset: &config::Dataset) -> Finding {
         request_timeout: dataset.request_timeout,
         download_timeout: dataset.download_timeout,
         pack_bytes_max: dataset.pack_size_max.0,
+        operators: dataset.operators.clone(),
     });
     let listed = match client {
         Ok(client) => client.list().await,

@@ -213,6 +213,7 @@ endpoint = "{hub}"
 
 [dataset]
 endpoints = ["http://127.0.0.1:{dataset_port}"]
+operators = ["{operator}"]
 cache = {cache:?}
 
 [judge]
@@ -244,6 +245,7 @@ listen = "127.0.0.1:{metrics_port}"
             artifacts = self.path("artifacts"),
             hub = world.hub,
             dataset_port = ports.dataset_api,
+            operator = world.operator,
             cache = self.path("pack-cache"),
             judge = world.judge,
             metrics_port = ports.metrics,

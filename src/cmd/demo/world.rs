@@ -1,10 +1,13 @@
 //! What stands in for the world: chain, model hub, judge, and the corpus behind the Dataset API.
 
 use super::files::Folder;
+use super::miners::validator;
+use crate::bittensor::Hotkey;
+use crate::chain::HotkeyPair;
 use crate::clock::now_ms;
 use crate::cmd::Failure;
 use crate::cmd::lifetime::Lifetime;
-use crate::dataset::{self, Corpus, DatasetError, Day, Rejected};
+use crate::dataset::{self, Corpus, DatasetError, Day, Rejected, Signer};
 use crate::demo::corpus::{Conversation, sample_conversations};
 use crate::demo::judge::{DevJudge, Known};
 use crate::demo::model_hub::ModelHub;
@@ -24,6 +27,8 @@ const DAY: &str = "2026-01-01";
 pub(super) struct World {
     /// The dev chain, in this process, with its journal in the demo's folder.
     pub(super) chain: DevChain,
+    /// Who signs the packs.
+    pub(super) operator: Hotkey,
     /// Base URL of the model hub.
     pub(super) hub: String,
     /// Base URL of the judge.
@@ -38,7 +43,9 @@ impl World {
         seed: u64,
     ) -> Result<Self, Failure> {
         let conversations = sample_conversations(seed, CONVERSATIONS);
-        seal(folder, &conversations)?;
+        let operator = validator()?;
+        let hotkey = operator.hotkey();
+        seal(folder, &conversations, operator)?;
         let (hub_listener, hub) = listen().await?;
         let stop = life.shutdown.clone();
         let stopped = async move { stop.signalled().await };
@@ -62,6 +69,7 @@ impl World {
             .map_err(Failure::unavailable)?;
         Ok(Self {
             chain,
+            operator: hotkey,
             hub,
             judge: format!("{judge}v1"),
         })
@@ -77,7 +85,11 @@ async fn listen() -> Result<(TcpListener, String), Failure> {
 }
 
 /// Imports the sample conversations and seals them into a pack, once.
-fn seal(folder: &Folder, conversations: &[Conversation]) -> Result<(), Failure> {
+fn seal(
+    folder: &Folder,
+    conversations: &[Conversation],
+    operator: HotkeyPair,
+) -> Result<(), Failure> {
     let failed = |error: DatasetError| Failure::unavailable(error);
     // Without the generator's own ids: a pack names its conversations by their content.
     let line = |c: &Conversation| {
@@ -106,7 +118,16 @@ fn seal(folder: &Folder, conversations: &[Conversation]) -> Result<(), Failure> 
             "{rejected} sample conversations were rejected"
         )));
     }
-    dataset::seal(&corpus, &folder.path("packs"), (None, None), now_ms()).map_err(failed)?;
+    let signer = Signer::new(operator.hotkey(), move |message| operator.sign(message));
+    let packs = folder.path("packs");
+    dataset::seal(
+        &corpus,
+        &packs,
+        (None, None),
+        (&signer, now_ms()),
+        &mut |_| {},
+    )
+    .map_err(failed)?;
     Ok(())
 }
 

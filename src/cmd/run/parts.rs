@@ -145,6 +145,7 @@ fn dataset_settings(config: &Validator) -> ClientSettings {
         request_timeout: dataset.request_timeout,
         download_timeout: dataset.download_timeout,
         pack_bytes_max: dataset.pack_size_max.0,
+        operators: dataset.operators.clone(),
     }
 }
 

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use assay::dataset::client::{ClientSettings, DatasetClient};
+use assay::dataset::rounds::{self, ListSpec, draw_from, ids_of_json};
+use assay::dataset::sampling::Wanted;
 use assay::dataset::{
-    Corpus, DatasetError, Day, Manifest, Pack, PackDigest, Rejected, list_packs, pack_path,
-    sampling, seal,
+    Corpus, DatasetError, Day, Form, ItemId, Kind, ObjectDigest, Pack, Rejected, SignedManifest,
+    Signer, items, list_packs, object, seal, verify,
 };
 use assay::dataset_api;
-use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::Served;
@@ -36,11 +37,49 @@ fn import(folder: &Path, text: &str) -> (assay::dataset::ImportSummary, Vec<(u64
     (summary, rejected)
 }
 
-fn sealed(folder: &Path, count: u32) -> Manifest {
+fn signer(uri: &str) -> Signer {
+    let pair = assay::chain::HotkeyPair::from_uri(uri).unwrap();
+    Signer::new(pair.hotkey(), move |message| pair.sign(message))
+}
+
+fn operator() -> assay::bittensor::Hotkey {
+    assay::chain::HotkeyPair::from_uri("//Operator")
+        .unwrap()
+        .hotkey()
+}
+
+fn seal_days(
+    corpus: &Path,
+    packs: &Path,
+    days: (Option<Day>, Option<Day>),
+    now_ms: u64,
+) -> Result<SignedManifest, DatasetError> {
+    let corpus = Corpus::open(corpus).unwrap();
+    let with = (&signer("//Operator"), now_ms);
+    seal(&corpus, packs, days, with, &mut |_| {})
+}
+
+fn sealed(folder: &Path, count: u32) -> SignedManifest {
     let corpus = folder.join("corpus");
     import(&corpus, &lines("2026-11-20", 0..count));
-    let corpus = Corpus::open(&corpus).unwrap();
-    seal(&corpus, &folder.join("sealed"), (None, None), 1_000).unwrap()
+    seal_days(&corpus, &folder.join("sealed"), (None, None), 1_000).unwrap()
+}
+
+/// Bytes of one form of an object.
+fn form(folder: &Path, digest: ObjectDigest, form: Form) -> Vec<u8> {
+    let object = object::lookup(folder, digest).unwrap().unwrap();
+    let (path, facts) = object.path(form).unwrap();
+    let bytes = std::fs::read(path).unwrap();
+    assert_eq!(ObjectDigest::of(&bytes), facts.sha256);
+    assert_eq!(u64::try_from(bytes.len()).unwrap(), facts.bytes);
+    bytes
+}
+
+fn gunzip(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut decoder = flate2::read::GzDecoder::new(bytes);
+    std::io::Read::read_to_end(&mut decoder, &mut plain).unwrap();
+    plain
 }
 
 fn client(endpoints: &[&Url], cache: &Path) -> DatasetClient {
@@ -50,6 +89,7 @@ fn client(endpoints: &[&Url], cache: &Path) -> DatasetClient {
         request_timeout: Duration::from_secs(5),
         download_timeout: Duration::from_secs(20),
         pack_bytes_max: 8 * 1024 * 1024,
+        operators: vec![operator()],
     })
     .unwrap()
 }
@@ -110,69 +150,158 @@ fn a_pack_depends_on_its_conversations_alone() {
         &second,
         &(lines("2026-11-21", 50..60) + &lines("2026-11-20", 0..10)),
     );
-    let one = seal(&Corpus::open(&first).unwrap(), &packs, (None, None), 5).unwrap();
-    let other = seal(&Corpus::open(&second).unwrap(), &packs, (None, None), 9).unwrap();
+    let one = seal_days(&first, &packs, (None, None), 5).unwrap();
+    let other = seal_days(&second, &packs, (None, None), 9).unwrap();
     assert_eq!(one, other, "sealing again changes nothing");
     assert_eq!((one.count, one.sealed_ms), (80, 5));
+    assert_eq!(one.signer(), operator());
 
     let day: Day = "2026-11-21".parse().unwrap();
-    let corpus = Corpus::open(&first).unwrap();
-    let later = seal(&corpus, &packs, (Some(day), None), 7).unwrap();
+    let later = seal_days(&first, &packs, (Some(day), None), 7).unwrap();
     assert_eq!((later.count, later.from, later.to), (30, day, day));
     let listed: Vec<_> = list_packs(&packs).unwrap();
-    assert_eq!(listed, [later, one.clone()]);
-    let none = seal(
-        &corpus,
+    assert_eq!(listed, [later.clone(), one.clone()]);
+    let none = seal_days(
+        &first,
         &packs,
         (None, Some("2026-01-01".parse().unwrap())),
         7,
     );
     assert!(matches!(none, Err(DatasetError::Empty)));
+    let names = std::fs::read_dir(&packs).unwrap();
+    let drafts = names.filter(|e| {
+        let name = e.as_ref().unwrap().file_name();
+        name.to_string_lossy().starts_with(".draft")
+    });
+    assert_eq!(drafts.count(), 0, "something unfinished was left");
 
-    let bytes = std::fs::read(pack_path(&packs, one.digest)).unwrap();
-    let plain = zstd::decode_all(&bytes[..]).unwrap();
-    assert_eq!(PackDigest(Sha256::digest(&plain).into()), one.digest);
-    assert_eq!(u64::try_from(plain.len()).unwrap(), one.plain_bytes);
+    let plain = form(&packs, one.digest, Form::Identity);
+    assert_eq!(ObjectDigest::of(&plain), one.digest);
+    assert_eq!(gunzip(&form(&packs, one.digest, Form::Gzip)), plain);
+    let packed = form(&packs, one.digest, Form::Zstd);
+    assert_eq!(zstd::decode_all(&packed[..]).unwrap(), plain);
+    let listing = std::fs::read(packs.join(object::LISTING_FILE)).unwrap();
+    let listing: serde_json::Value = serde_json::from_slice(&listing).unwrap();
+    assert_eq!(listing["packs"][0]["digest"], later.digest.to_string());
+}
+
+fn ids(pack: &Pack) -> Vec<ItemId> {
+    pack.entries().iter().map(|entry| entry.id).collect()
 }
 
 #[test]
 fn a_pack_gives_the_drawn_items_and_refuses_changed_bytes() {
     let folder = tempfile::tempdir().unwrap();
-    let manifest = sealed(folder.path(), 40);
-    let path = pack_path(&folder.path().join("sealed"), manifest.digest);
-    let pack = Pack::open(&path).unwrap();
-    let drawn = sampling::draw([3; 32], pack.ids(), 8);
-    let items = pack.items(&drawn).unwrap();
-    let ids: Vec<_> = items.iter().map(|item| item.id).collect();
-    assert_eq!(ids, drawn);
-    assert_eq!(
-        items[0].system.as_deref(),
-        Some("You are a lighthouse keeper.")
-    );
-    assert!(items[0].reference.starts_with("Ship number"));
+    let digest = sealed(folder.path(), 40).digest;
+    let packs = folder.path().join("sealed");
+    let pack = Pack::open(&packs, digest).unwrap();
+    let wanted = Wanted { fresh: 5, older: 3 };
+    let drawn = draw_from(&[pack.clone()], [3; 32], 0, wanted).mixed([3; 32]);
+    let found = items(&[pack.clone()], &drawn).unwrap();
+    let got: Vec<_> = found.iter().map(|item| item.id).collect();
+    assert_eq!(got, drawn);
+    let system = found[0].system.as_deref();
+    assert_eq!(system, Some("You are a lighthouse keeper."));
+    assert!(found[0].reference.starts_with("Ship number"));
+    assert_eq!(verify(&packs, digest).unwrap().digest, digest);
 
-    let plain = zstd::decode_all(&std::fs::read(&path).unwrap()[..]).unwrap();
-    let other = String::from_utf8(plain.clone())
-        .unwrap()
-        .replacen("far", "fat", 1);
-    for changed in [
-        zstd::encode_all(other.as_bytes(), 1).unwrap(),
-        zstd::encode_all(&plain[..plain.len() - 1], 1).unwrap(),
-        zstd::encode_all(&[&plain[..], &plain[..]].concat()[..], 1).unwrap(),
-        std::fs::read(&path).unwrap()[..100].to_vec(),
-        b"no zstd".to_vec(),
-    ] {
+    let path = packs.join(digest.hex());
+    let plain = std::fs::read(&path).unwrap();
+    let other = String::from_utf8(plain.clone()).unwrap();
+    std::fs::write(&path, other.replace("far", "fat")).unwrap();
+    let refused = items(&[pack.clone()], &drawn);
+    assert!(matches!(refused, Err(DatasetError::Corrupt { .. })));
+    for changed in [&plain[1..], &other.replacen("far", "fat", 1).into_bytes()] {
         std::fs::write(&path, changed).unwrap();
-        let refused = Pack::open(&path);
-        assert!(
-            matches!(refused, Err(DatasetError::Corrupt { .. })),
-            "{refused:?}"
-        );
-        assert!(matches!(
-            pack.items(&drawn),
-            Err(DatasetError::Corrupt { .. })
-        ));
+        let refused = verify(&packs, digest);
+        assert!(matches!(refused, Err(DatasetError::Corrupt { .. })));
     }
+    std::fs::write(&path, &plain[1..]).unwrap();
+    let refused = Pack::open(&packs, digest);
+    assert!(matches!(refused, Err(DatasetError::Corrupt { .. })));
+    std::fs::write(&path, &plain).unwrap();
+    for suffix in [".gz", ".zst", ".index", ".manifest.json"] {
+        let path = packs.join(format!("{}{suffix}", digest.hex()));
+        let whole = std::fs::read(&path).unwrap();
+        let mut wrong = whole.clone();
+        let at = wrong.len() / 2;
+        wrong[at] ^= 1;
+        std::fs::write(&path, wrong).unwrap();
+        let refused = verify(&packs, digest);
+        let corrupt = matches!(refused, Err(DatasetError::Corrupt { .. }));
+        assert!(corrupt, "{suffix}: {refused:?}");
+        std::fs::write(&path, whole).unwrap();
+    }
+    verify(&packs, digest).unwrap();
+}
+
+fn spec(start_ms: u64, wanted: Wanted) -> ListSpec {
+    use assay::bittensor::{BlockHash, BlockNumber, BlockRef, Netuid, RoundNumber};
+    ListSpec {
+        netuid: Netuid(11),
+        era_id: "ab".repeat(32),
+        number: RoundNumber(3),
+        start: BlockRef {
+            number: BlockNumber(700),
+            hash: BlockHash([5; 32]),
+        },
+        start_ms,
+        seed: [9; 32],
+        wanted,
+    }
+}
+
+#[test]
+fn a_rounds_list_is_built_once_and_holds_what_a_scorer_draws() {
+    let folder = tempfile::tempdir().unwrap();
+    let (corpus, packs) = (folder.path().join("corpus"), folder.path().join("packs"));
+    import(&corpus, &lines("2026-11-01", 0..300));
+    import(&corpus, &lines("2026-11-24", 300..600));
+    seal_days(&corpus, &packs, (None, None), 1_000).unwrap();
+    // 2026-11-25T12:00:00Z
+    let start_ms = 1_795_608_000_000;
+    let wanted = Wanted {
+        fresh: 200,
+        older: 100,
+    };
+    let spec = spec(start_ms, wanted);
+    let operator = signer("//Operator");
+    let round = rounds::build(&packs, &spec, &operator, 2_000).unwrap();
+    assert_eq!((round.fresh, round.older), (200, 100));
+    assert_eq!(
+        rounds::build(&packs, &spec, &operator, 9_000).unwrap(),
+        round
+    );
+    assert_eq!(rounds::list(&packs).unwrap(), [round.clone()]);
+    assert_eq!(object::list(&packs, Kind::Items).unwrap().len(), 2);
+
+    let json = form(&packs, round.json, Form::Identity);
+    let listed = ids_of_json(&json).unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&json).unwrap();
+    let first = &document["all_convos"][0];
+    assert_eq!(first["system_prompt"], "You are a lighthouse keeper.");
+    assert_eq!(first["messages"][1]["role"], "assistant");
+    let ndjson = String::from_utf8(form(&packs, round.ndjson, Form::Identity)).unwrap();
+    let lines: Vec<serde_json::Value> = ndjson
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
+    assert_eq!(document["all_convos"], serde_json::Value::Array(lines));
+
+    let opened: Vec<_> = round
+        .packs
+        .iter()
+        .map(|d| Pack::open(&packs, *d).unwrap())
+        .collect();
+    let small = Wanted {
+        fresh: 48,
+        older: 16,
+    };
+    let scored = draw_from(&opened, spec.seed, start_ms, small);
+    for id in scored.mixed(spec.seed) {
+        assert!(listed.contains(&id));
+    }
+    assert_eq!(ids(&opened[0]).len(), 600);
 }
 
 #[tokio::test]
@@ -199,10 +328,13 @@ async fn packs_are_served_as_immutable_objects() {
     let packed = packed.bytes().await.unwrap();
     let plain = server.get(&path, &[]).await;
     assert_ne!(plain.headers()["etag"], tag.as_str());
-    assert_eq!(plain.content_length(), Some(manifest.plain_bytes));
+    assert_eq!(plain.content_length(), Some(manifest.forms.identity.bytes));
     let plain = plain.bytes().await.unwrap();
-    assert_eq!(PackDigest(Sha256::digest(&plain).into()), manifest.digest);
+    assert_eq!(ObjectDigest::of(&plain), manifest.digest);
     assert_eq!(zstd::decode_all(&packed[..]).unwrap(), plain);
+    let gzip = server.get(&path, &[("accept-encoding", "gzip")]).await;
+    assert_eq!(gzip.headers()["content-encoding"], "gzip");
+    assert_eq!(gunzip(&gzip.bytes().await.unwrap()), plain);
 
     let headers = [("accept-encoding", "zstd"), ("if-none-match", tag.as_str())];
     let unchanged = server.get(&path, &headers).await;
@@ -244,17 +376,17 @@ async fn the_node_fetches_verifies_keeps_and_works_on_without_the_api() {
     let client_ = client(&[&dead, &server.url], &cache);
     let pack = client_.newest().await.unwrap();
     assert_eq!(pack.digest(), manifest.digest);
-    assert_eq!(pack.ids().len(), 200);
+    assert_eq!(ids(&pack).len(), 200);
     assert_eq!(list_packs(&cache).unwrap().len(), 1);
     server.stop().await;
 
     let pack = client_.newest().await.unwrap();
     assert_eq!(pack.digest(), manifest.digest);
     assert_eq!(
-        client_.fetch(manifest.digest).await.unwrap().ids().len(),
+        ids(&client_.fetch(manifest.digest).await.unwrap()).len(),
         200
     );
-    let other = client_.fetch(PackDigest([0; 32])).await;
+    let other = client_.fetch(ObjectDigest([0; 32])).await;
     assert!(matches!(other, Err(DatasetError::Unavailable(_))));
     let empty = client(&[&dead], &folder.path().join("other"));
     let none = empty.newest().await.unwrap_err();
