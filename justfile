@@ -26,3 +26,17 @@ scorer:
 # Benchmarks; each prints its machine and ratios
 bench:
     cargo bench
+
+# The Python scorer's tests, beside the CPU scorer's (needs target/venv-scorer, see docker/scorer/README.md)
+test-scorer:
+    cargo build --workspace --bin scorer-cpu
+    target/venv-scorer/bin/python -m pytest docker/scorer
+
+# The Python scorer's image for CPU hosts; prints its id
+image-cpu:
+    docker/scorer/image-cpu.sh
+
+# The bill of materials of the production scorer, without the fields that change at each writing
+scorer-sbom:
+    cd docker/scorer && uv export -q --format cyclonedx1.5 --extra vllm --no-dev --frozen \
+        | python3 -c 'import json,sys; d=json.load(sys.stdin); d.pop("serialNumber"); d["metadata"].pop("timestamp"); json.dump(d,sys.stdout,indent=1,sort_keys=True); print()' > sbom.cdx.json

@@ -194,6 +194,9 @@ pub struct Proof {
     pub samples_sha256: String,
     /// Hex SHA-256 of `replies.jsonl` as written.
     pub replies_sha256: String,
+    /// Hex SHA-256 of `likelihood.jsonl` as written; absent without that pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub likelihood_sha256: Option<String>,
 }
 
 /// Digest of the same values taken from the file and from the engine.

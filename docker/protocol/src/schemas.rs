@@ -1,6 +1,6 @@
 //! JSON Schemas of the protocol's files, for scorers in other languages.
 
-use crate::{Job, JobResult, Progress, Reference, Reply, Sample};
+use crate::{Job, JobResult, Progress, Reference, ReferenceLikelihood, Reply, Sample};
 use schemars::{JsonSchema, schema_for};
 
 /// File name and text of each schema, as checked in under `schemas/`.
@@ -12,6 +12,7 @@ pub fn schemas() -> Vec<(&'static str, String)> {
         ("reference.json", text::<Reference>()),
         ("progress.json", text::<Progress>()),
         ("reply.json", text::<Reply>()),
+        ("likelihood.json", text::<ReferenceLikelihood>()),
         ("result.json", text::<JobResult>()),
     ]
 }

@@ -2,7 +2,8 @@
 
 use crate::failure::{Failure, OrFailure};
 use assay_protocol::{
-    Finish, JobResult, LINE_BYTES_MAX, Progress, REPLIES_BYTES_MAX, Reply, ResultCode, Stage,
+    Finish, JobResult, LINE_BYTES_MAX, Progress, REPLIES_BYTES_MAX, ReferenceLikelihood, Reply,
+    ResultCode, Stage,
 };
 use sha2::{Digest, Sha256};
 use std::fs::File;
@@ -18,26 +19,56 @@ const BEAT: Duration = Duration::from_secs(5);
 pub(crate) struct Output {
     dir: PathBuf,
     started: Instant,
-    progress: File,
+    progress: Lines,
     told: Option<(Stage, Instant)>,
-    replies: File,
-    replies_digest: Sha256,
+    replies: Lines,
+    /// Made by the first line.
+    likelihood: Option<Lines>,
+}
+
+/// A line file with the digest of what was written.
+#[derive(Debug)]
+struct Lines {
+    name: &'static str,
+    file: File,
+    digest: Sha256,
+}
+
+impl Lines {
+    /// Creates the file, which must not exist yet.
+    fn create(dir: &Path, name: &'static str) -> Result<Self, Failure> {
+        let what = format!("creating {name} in {}", dir.display());
+        Ok(Self {
+            name,
+            file: File::create_new(dir.join(name)).or_failure(ResultCode::Io, what)?,
+            digest: Sha256::new(),
+        })
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.digest.update(bytes);
+        let what = format!("writing {}", self.name);
+        self.file.write_all(bytes).or_failure(ResultCode::Io, what)
+    }
+
+    /// Makes the file durable and returns its digest.
+    fn finish(&self) -> Result<String, Failure> {
+        let what = format!("syncing {}", self.name);
+        self.file.sync_all().or_failure(ResultCode::Io, what)?;
+        Ok(hex::encode(self.digest.clone().finalize()))
+    }
 }
 
 impl Output {
     /// Opens the two line files, which must not exist yet.
     pub(crate) fn create(dir: &Path) -> Result<Self, Failure> {
-        let open = |name: &str| {
-            let what = format!("creating {name} in {}", dir.display());
-            File::create_new(dir.join(name)).or_failure(ResultCode::Io, what)
-        };
         Ok(Self {
             dir: dir.to_owned(),
             started: Instant::now(),
-            progress: open("progress.jsonl")?,
+            progress: Lines::create(dir, "progress.jsonl")?,
             told: None,
-            replies: open("replies.jsonl")?,
-            replies_digest: Sha256::new(),
+            replies: Lines::create(dir, "replies.jsonl")?,
+            likelihood: None,
         })
     }
 
@@ -68,9 +99,7 @@ impl Output {
             total: u64::try_from(total).unwrap_or(u64::MAX),
         })?;
         self.told = Some((stage, Instant::now()));
-        self.progress
-            .write_all(&line)
-            .or_failure(ResultCode::Io, "writing progress.jsonl")
+        self.progress.write(&line)
     }
 
     /// Appends a reply. A text that would make the line longer than the node reads (or its share
@@ -87,19 +116,29 @@ impl Output {
             reply.finish = Finish::Length;
             bytes = line(&reply)?;
         }
-        self.replies_digest.update(&bytes);
-        self.replies
-            .write_all(&bytes)
-            .or_failure(ResultCode::Io, "writing replies.jsonl")?;
+        self.replies.write(&bytes)?;
         Ok(reply)
+    }
+
+    /// Appends a line of `likelihood.jsonl`.
+    pub(crate) fn likelihood(&mut self, one: &ReferenceLikelihood) -> Result<(), Failure> {
+        let bytes = line(one)?;
+        match &mut self.likelihood {
+            Some(lines) => lines.write(&bytes),
+            none => none
+                .insert(Lines::create(&self.dir, "likelihood.jsonl")?)
+                .write(&bytes),
+        }
+    }
+
+    /// Makes the likelihood lines durable and returns the file's digest; `None` without any.
+    pub(crate) fn likelihood_digest(&self) -> Result<Option<String>, Failure> {
+        self.likelihood.as_ref().map(Lines::finish).transpose()
     }
 
     /// Makes the replies durable and returns the file's digest.
     pub(crate) fn replies_digest(&self) -> Result<String, Failure> {
-        self.replies
-            .sync_all()
-            .or_failure(ResultCode::Io, "syncing replies.jsonl")?;
-        Ok(hex::encode(self.replies_digest.clone().finalize()))
+        self.replies.finish()
     }
 
     /// Ends the job: the result is there completely or not at all.

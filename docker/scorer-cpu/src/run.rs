@@ -2,9 +2,9 @@
 
 use crate::config::ModelConfig;
 use crate::failure::{Failure, OrFailure};
-use crate::generate::{Generator, index};
+use crate::generate::Generator;
 use crate::job::{self, Folders, Items};
-use crate::likelihood::{Surprise, surprise};
+use crate::likelihood::{bits_per_byte, score};
 use crate::model::Model;
 use crate::output::Output;
 use crate::proof;
@@ -207,24 +207,25 @@ impl Session {
     fn likelihood(&mut self, generator: &Generator, items: &Items) -> Result<(), Failure> {
         let (started, total) = (self.output.seconds(), items.references.len());
         self.output.tell(Stage::Likelihood, 0, total)?;
-        let bound = self
-            .job
-            .likelihood
-            .as_ref()
-            .map_or(0, |l| index(l.max_target_tokens));
+        let asked = self.job.likelihood.clone();
+        let asked = asked.ok_or("no likelihood section");
+        let asked = asked.or_failure(ResultCode::JobSchema, "job.json")?;
         let prompts: HashMap<_, _> = items.samples.iter().map(|s| (&s.id, &s.prompt)).collect();
-        let mut sum = Surprise::default();
+        let (mut nats, mut bytes) = (0.0, 0);
         for (done, reference) in items.references.iter().enumerate() {
             let in_sample = |failure| about(&reference.id, failure);
             let prompt = generator
                 .prompt(prompts[&reference.id])
                 .map_err(in_sample)?;
-            let one = surprise(generator, &prompt, &reference.content, bound).map_err(in_sample)?;
-            sum.nats += one.nats;
-            sum.bytes += one.bytes;
+            let one = score(generator, &prompt, &reference.content, &asked).map_err(in_sample)?;
+            nats += one.nats();
+            bytes += one.bytes;
+            self.output
+                .likelihood(&one.line(&reference.id, asked.top_k))?;
             self.output.beat(Stage::Likelihood, done + 1, total)?;
         }
-        self.metrics.bits_per_byte = sum.bits_per_byte();
+        self.metrics.bits_per_byte = bits_per_byte(nats, bytes);
+        self.proof.likelihood_sha256 = self.output.likelihood_digest()?;
         self.timing.likelihood_s = self.output.seconds() - started;
         Ok(())
     }

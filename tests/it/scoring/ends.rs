@@ -49,6 +49,7 @@ fn result(job: &PreparedJob, replies: &[u8]) -> JobResult {
             }],
             samples_sha256: job.job.dataset.samples_sha256.clone(),
             replies_sha256: hex::encode(Sha256::digest(replies)),
+            likelihood_sha256: None,
         },
         scorer: ScorerInfo {
             version: "0".to_owned(),

@@ -2,7 +2,8 @@
 
 use assay_protocol::{
     Canary, Dataset, EngineArgs, Generation, JOB_SCHEMA, Job, JobResult, Likelihood, Limits, Mode,
-    Model, ModelFile, Progress, Reference, Reply, Sample, TensorEntry, tensor_digest,
+    Model, ModelFile, Progress, Reference, ReferenceLikelihood, Reply, Sample, TensorEntry,
+    tensor_digest,
 };
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
@@ -48,6 +49,7 @@ pub(crate) struct Ended {
     pub(crate) result: Option<JobResult>,
     pub(crate) replies: Vec<Reply>,
     pub(crate) progress: Vec<Progress>,
+    pub(crate) likelihood: Vec<ReferenceLikelihood>,
     pub(crate) stderr: String,
 }
 
@@ -252,6 +254,7 @@ impl Case {
             result: (!result.is_empty()).then(|| serde_json::from_slice(&result).unwrap()),
             replies: parsed(&read("replies.jsonl")),
             progress: parsed(&read("progress.jsonl")),
+            likelihood: parsed(&read("likelihood.jsonl")),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         }
     }

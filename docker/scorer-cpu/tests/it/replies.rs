@@ -137,7 +137,20 @@ fn the_trained_model_is_not_surprised_by_references() {
     let case = Case::new(4);
     let bits = |ended: crate::harness::Ended| {
         assert_eq!(ended.exit, 0, "{}", ended.stderr);
-        ended.result.unwrap().metrics.bits_per_byte
+        let result = ended.result.unwrap();
+        let file = std::fs::read(case.path("out/likelihood.jsonl")).unwrap();
+        assert_eq!(result.proof.likelihood_sha256, Some(sha256(file)));
+        assert_eq!(ended.likelihood.len(), 4);
+        let nats: f64 = ended.likelihood.iter().map(|line| line.nll).sum();
+        let bytes: u64 = ended.likelihood.iter().map(|line| line.bytes).sum();
+        for line in &ended.likelihood {
+            let packed: f64 = line.log_probabilities().unwrap().iter().sum();
+            let coarse = 0.5 / 1024.0 * f64::from(line.tokens);
+            assert!((packed + line.nll).abs() <= coarse, "{line:?}");
+        }
+        let per_byte = nats / std::f64::consts::LN_2 / f64::from(u32::try_from(bytes).unwrap());
+        assert!((per_byte - result.metrics.bits_per_byte).abs() < 1e-9);
+        per_byte
     };
     let both = vec![Mode::Generate, Mode::Likelihood];
     let trained = bits(case.run_job(&case.likelihood_job(both)));
