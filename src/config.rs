@@ -4,6 +4,7 @@
 //! sections and passes over those of the others. Keys that no role knows are refused. Secrets are
 //! named (`token_env`, `token_file`), never held. After loading nobody validates again.
 
+mod judge;
 mod reader;
 mod scorer;
 mod servers;
@@ -16,10 +17,11 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use toml::de::DeTable;
 
+pub use judge::{Judge, JudgeProvider};
 pub use reader::Problem;
 pub use scorer::{Runner, Scorer, Worker};
 pub use servers::{DatasetApi, Limits, ScoreApi};
-pub use validator::{Chain, Dataset, Hub, Judge, Metrics, Store, Wallet, Weights};
+pub use validator::{Chain, Dataset, Hub, Metrics, Store, Wallet, Weights};
 pub use value::{Bytes, SecretError};
 
 use crate::incentive::Era;
@@ -213,7 +215,7 @@ fn read_validator(root: &mut Section<'_>) -> Option<Validator> {
     let store = validator::store(root.section("store"));
     let hub = validator::hub(root.section("hub"));
     let dataset = validator::dataset(root.section("dataset"));
-    let judge = validator::judge(root.section("judge"));
+    let judge = judge::judge(root.section("judge"));
     let scorer = scorer::scorer(root.section("scorer"));
     let weights = validator::weights(root.section("weights"));
     let metrics = validator::metrics(root.section("metrics"));

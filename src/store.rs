@@ -44,6 +44,7 @@ pub use rounds::Round;
 pub use runs::Resume;
 pub use scores::{NewScore, PairedItem, Score, ScoreInputs, Scored};
 pub use submissions::{Admission, ModelFacts, NewSubmission, Recorded, Submission};
+pub use verdicts::JudgeSpend;
 pub use weight_log::{NewIntent, Opened, SignedState, WeightEntry, WeightState};
 
 use std::path::Path;

@@ -126,8 +126,7 @@ fn start_stages(life: &mut Lifetime, config: &Validator, parts: &Parts, rounds: 
         let judging = Judging {
             store: parts.store.clone(),
             rounds: Arc::clone(rounds),
-            judge: Arc::clone(&parts.judge),
-            judge_id: config.judge.model.clone(),
+            judges: parts.judges.clone(),
             artifacts: parts.artifacts.clone(),
         };
         let worker = WorkerId(format!("judge-{n}"));

@@ -180,6 +180,21 @@ impl<'r> Section<'r> {
         }
     }
 
+    /// A value within `range`; `None` when it is absent or outside (which is noted).
+    pub(super) fn optional_within<T: Setting + PartialOrd + Debug>(
+        &mut self,
+        key: &'static str,
+        range: RangeInclusive<T>,
+    ) -> Option<T> {
+        let value = self.optional::<T>(key)?;
+        if range.contains(&value) {
+            return Some(value);
+        }
+        let (low, high) = (range.start(), range.end());
+        self.problem(key, format!("is {value:?}, must be {low:?} to {high:?}"));
+        None
+    }
+
     /// A duration such as `"30s"` of at least 1 ms and at most `most`.
     pub(super) fn duration(
         &mut self,

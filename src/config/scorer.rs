@@ -158,7 +158,7 @@ pub(super) fn workers(root: &mut Section<'_>) -> Vec<Worker> {
     workers
 }
 
-fn is_plain_name(name: &str) -> bool {
+pub(super) fn is_plain_name(name: &str) -> bool {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
     (1..=32).contains(&name.len()) && name.bytes().all(plain)
 }

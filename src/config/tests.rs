@@ -25,7 +25,7 @@ fn every_problem_is_told_at_once_with_key_reason_and_line() {
             "keep_free = \"20GiB\"",
             "keep_free = \"20\"\ncolour = \"red\"",
         )
-        .replace("concurrency = 8", "concurrency = 0")
+        .replace("concurrency = 32", "concurrency = 0")
         .replace("items = 512", "items = 1");
     let found = problems(&text, read_validator);
     let lines: Vec<_> = found.iter().map(String::as_str).collect();
@@ -36,8 +36,8 @@ fn every_problem_is_told_at_once_with_key_reason_and_line() {
             "line 11: chain.block_time: must be a duration with its unit, such as \"30s\" or \"2h\", found integer",
             "line 19: store.keep_free: \"20\" is not a size with its unit, such as \"72GiB\" or \"512MiB\"",
             "line 20: store.colour: unknown key; known here: artifacts, keep_free, path",
-            "line 41: judge.concurrency: is 0, must be 1 to 256",
-            "line 77: era[0].scoring.items: must lie in 2 to 100000; one item has no standard error",
+            "line 39: judge.concurrency: is 0, must be 1 to 256",
+            "line 90: era[0].scoring.items: must lie in 2 to 100000; one item has no standard error",
         ]
     );
 }
@@ -55,8 +55,7 @@ fn an_empty_file_names_all_that_is_missing() {
         "hub.endpoint",
         "dataset.endpoints",
         "dataset.cache",
-        "judge.base_url",
-        "judge.model",
+        "judge.provider",
         "scorer.runner",
         "worker",
         "era",
@@ -197,4 +196,30 @@ fn secrets_come_from_a_file_or_variable_and_a_missing_one_is_named() {
     assert!(matches!(hub.token(), Err(SecretError::Content(_))));
     hub.token_env = Some("ASSAY_TEST_UNSET_VARIABLE".into());
     assert!(matches!(hub.token(), Err(SecretError::Env(_))));
+}
+
+#[test]
+fn judges_need_names_models_and_under_a_limit_prices() {
+    let config = validator(&sample()).unwrap();
+    let [provider] = config.judge.providers.as_slice() else {
+        panic!("{:?}", config.judge.providers);
+    };
+    assert_eq!(provider.requests_per_minute.map(|n| n.get()), Some(5000));
+    assert_eq!(config.judge.daily_spend_usd, Some(100.0));
+    let text = sample()
+        .replace("usd_per_million_input = 2.5\n", "")
+        .replace("tokens_per_minute = 800000", "tokens_per_minute = 999")
+        .replace("daily_spend_usd = 100.0", "daily_spend_usd = -1")
+        + "\n[[judge.provider]]\nname = \"openai\"\nbase_url = \"ftp://x\"\n";
+    let found = problems(&text, read_validator).join("\n");
+    for expected in [
+        "judge.provider[0].usd_per_million_input: is missing; judge.daily_spend_usd counts with it",
+        "judge.provider[0].tokens_per_minute: is 999, must be 10000 to",
+        "judge.daily_spend_usd: must lie above 0",
+        "judge.provider[1].name: is \"openai\", must be unique",
+        "judge.provider[1].model: is missing",
+        "judge.provider[1].base_url: ftp://x/ must start with http:// or https://",
+    ] {
+        assert!(found.contains(expected), "{expected} is not in {found}");
+    }
 }

@@ -110,40 +110,6 @@ pub struct Dataset {
     pub pack_size_max: Bytes,
 }
 
-/// `[judge]`: the provider that compares replies.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Judge {
-    /// Base URL of an OpenAI-compatible API, ending before `/chat/completions`.
-    #[serde(serialize_with = "url_text")]
-    pub base_url: Url,
-    /// Model name as the provider knows it.
-    pub model: String,
-    /// Variable that holds the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_env: Option<String>,
-    /// File that holds the key.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
-    /// Requests in flight.
-    pub concurrency: u16,
-    /// Deadline of one request.
-    #[serde(serialize_with = "duration_text")]
-    pub request_timeout: Duration,
-    /// Deadline of judging one submission.
-    #[serde(serialize_with = "duration_text")]
-    pub total_timeout: Duration,
-}
-
-impl Judge {
-    /// The provider's key, read now; `None` when none is named.
-    ///
-    /// # Errors
-    /// [`SecretError`] when the named variable or file does not give one.
-    pub fn key(&self) -> Result<Option<SecretString>, SecretError> {
-        value::secret(self.key_env.as_deref(), self.key_file.as_deref())
-    }
-}
-
 /// `[weights]`: setting weights on chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Weights {
@@ -210,7 +176,7 @@ pub(super) fn store(mut s: Section<'_>) -> Option<Store> {
 }
 
 /// An HTTP base URL; anything else is noted.
-fn http_url(s: &mut Section<'_>, key: &'static str) -> Option<Url> {
+pub(super) fn http_url(s: &mut Section<'_>, key: &'static str) -> Option<Url> {
     let url: Url = s.required(key)?;
     check_http(s, key, &url);
     Some(url)
@@ -223,7 +189,7 @@ fn check_http(s: &Section<'_>, key: &str, url: &Url) {
 }
 
 /// The names under which a section refers to its secret: variable or file, not both.
-fn secret_names(
+pub(super) fn secret_names(
     s: &mut Section<'_>,
     env: &'static str,
     file: &'static str,
@@ -277,25 +243,6 @@ pub(super) fn dataset(mut s: Section<'_>) -> Option<Dataset> {
         request_timeout,
         download_timeout,
         pack_size_max,
-    })
-}
-
-pub(super) fn judge(mut s: Section<'_>) -> Option<Judge> {
-    let base_url = http_url(&mut s, "base_url");
-    let model = s.required("model");
-    let (key_env, key_file) = secret_names(&mut s, "key_env", "key_file");
-    let concurrency = s.within("concurrency", 8, 1..=256);
-    let request_timeout = s.duration("request_timeout", MINUTE, HOUR);
-    let total_timeout = s.duration("total_timeout", 2 * HOUR, DAY);
-    s.finish();
-    Some(Judge {
-        base_url: base_url?,
-        model: model?,
-        key_env,
-        key_file,
-        concurrency,
-        request_timeout,
-        total_timeout,
     })
 }
 

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpListener;
 
 /// The model name under which it answers.
@@ -55,20 +55,50 @@ pub enum Misbehaviour {
 pub struct DevJudge {
     references: Arc<HashMap<[u8; 32], String>>,
     flip_share: f64,
+    obeys: bool,
     script: Arc<Mutex<Script>>,
 }
 
 #[derive(Debug, Default)]
 struct Script {
     next: VecDeque<Misbehaviour>,
+    latency: Duration,
+    fail_every: Option<usize>,
+    outage: Option<Outage>,
     questions: Vec<String>,
+    answered: Vec<String>,
     in_flight: usize,
     most_in_flight: usize,
 }
 
+#[derive(Debug)]
+struct Outage {
+    from_question: usize,
+    lasts: Duration,
+    begun: Option<Instant>,
+}
+
+impl Script {
+    /// What is to go wrong with the question that has just come.
+    fn fault(&mut self) -> Option<Misbehaviour> {
+        if let Some(fault) = self.next.pop_front() {
+            return Some(fault);
+        }
+        let n = self.questions.len();
+        if let Some(outage) = self.outage.as_mut().filter(|o| n >= o.from_question) {
+            let begun = *outage.begun.get_or_insert_with(Instant::now);
+            if begun.elapsed() < outage.lasts {
+                return Some(Misbehaviour::Status(503, None));
+            }
+        }
+        let fails = self.fail_every.is_some_and(|every| n.is_multiple_of(every));
+        fails.then_some(Misbehaviour::Status(500, None))
+    }
+}
+
 impl DevJudge {
     /// A judge that knows these conversations and answers the share `flip_share` of all questions
-    /// the wrong way round (which ones is a matter of the question's digest alone).
+    /// the wrong way round (which ones is a matter of what is shown alone).
     #[must_use]
     pub fn new(corpus: &[Known], flip_share: f64) -> Self {
         let known = |known: &Known| {
@@ -81,8 +111,37 @@ impl DevJudge {
         Self {
             references: Arc::new(corpus.iter().map(known).collect()),
             flip_share,
+            obeys: false,
             script: Arc::default(),
         }
+    }
+
+    /// The same judge, but one that lets itself be told what to say: whoever speaks to it wins, and
+    /// it does not tell.
+    #[must_use]
+    pub fn obedient(mut self) -> Self {
+        self.obeys = true;
+        self
+    }
+
+    /// Answers every question this much later.
+    pub fn answer_after(&self, latency: Duration) {
+        self.with_script(|script| script.latency = latency);
+    }
+
+    /// Answers every `every`th question with status 500.
+    pub fn fail_every(&self, every: usize) {
+        self.with_script(|script| script.fail_every = Some(every));
+    }
+
+    /// Answers with status 503 for a while, from the given question on.
+    pub fn go_down_at(&self, from_question: usize, lasts: Duration) {
+        let outage = Outage {
+            from_question,
+            lasts,
+            begun: None,
+        };
+        self.with_script(|script| script.outage = Some(outage));
     }
 
     /// Lets the next requests misbehave, in this order, after those already asked for.
@@ -94,6 +153,12 @@ impl DevJudge {
     #[must_use]
     pub fn questions(&self) -> Vec<String> {
         self.with_script(|script| script.questions.clone())
+    }
+
+    /// Every question that got a verdict, in order.
+    #[must_use]
+    pub fn answered(&self) -> Vec<String> {
+        self.with_script(|script| script.answered.clone())
     }
 
     /// Most requests that were ever open at the same time.
@@ -125,10 +190,10 @@ impl DevJudge {
         let reference = self.references.get(&context_key(&shown.conversation))?;
         let flip = self.flips(question);
         let pick = |score: fn(&str, &str) -> f64, band: f64| {
-            // Who speaks to the judge loses, as a real one is told to decide.
+            // Who speaks to the judge loses, as a real one is told to decide; an obedient one obeys.
             let score = |text: &str| {
                 if speaks_to_judge(text) {
-                    -1.0
+                    if self.obeys { 2.0 } else { -1.0 }
                 } else {
                     score(text, reference)
                 }
@@ -146,12 +211,17 @@ impl DevJudge {
             "realism": pick(word_f1, 0.10),
             "entertainment": pick(length_ratio, 0.20),
             "coherency": pick(bigram_f1, 0.30),
-            "addresses_judge": addresses_judge(&shown.response_1, &shown.response_2),
+            "addresses_judge": match self.obeys {
+                true => "none",
+                false => addresses_judge(&shown.response_1, &shown.response_2),
+            },
         }))
     }
 
     fn flips(&self, question: &str) -> bool {
-        let digest = Sha256::digest(question.as_bytes());
+        // Without the fence, which is another one for each call.
+        let shown = question.lines().nth(2).unwrap_or_default();
+        let digest = Sha256::digest(shown.as_bytes());
         f64::from(digest[0]) < self.flip_share * 256.0
     }
 }
@@ -174,13 +244,17 @@ struct Request {
 async fn complete(State(judge): State<DevJudge>, Json(request): Json<Request>) -> Response {
     let question = request.messages.last().map(|turn| turn.content.clone());
     let question = question.unwrap_or_default();
-    let fault = judge.with_script(|script| {
+    let (fault, latency) = judge.with_script(|script| {
         script.questions.push(question.clone());
         script.in_flight += 1;
         script.most_in_flight = script.most_in_flight.max(script.in_flight);
-        script.next.pop_front()
+        (script.fault(), script.latency)
     });
     let _open = Open(&judge);
+    if fault.is_none() && !latency.is_zero() {
+        tokio::time::sleep(latency).await;
+    }
+    let useless = fault == Some(Misbehaviour::BadJson);
     let text = match fault {
         Some(Misbehaviour::Status(status, pause)) => return failure(status, "failed", pause),
         Some(Misbehaviour::OutOfCredit) => return failure(429, "insufficient_quota", None),
@@ -196,7 +270,12 @@ async fn complete(State(judge): State<DevJudge>, Json(request): Json<Request>) -
         None => judge.verdict(&question).map(|verdict| verdict.to_string()),
     };
     match text {
-        Some(text) => completion(Some(text), "stop", &request.model),
+        Some(text) => {
+            if !useless {
+                judge.with_script(|script| script.answered.push(question));
+            }
+            completion(Some(text), "stop", &request.model)
+        }
         None => failure(400, "unknown_conversation", None),
     }
 }
@@ -207,6 +286,7 @@ fn completion(content: Option<String>, finish: &str, model: &str) -> Response {
         "object": "chat.completion",
         "model": model,
         "system_fingerprint": "dev",
+        "usage": {"prompt_tokens": 400, "completion_tokens": 80},
         "choices": [{
             "index": 0,
             "message": {"role": "assistant", "content": content, "refusal": refusal},

@@ -1,5 +1,7 @@
 //! The judge stage: replies in, a score out, while the scorers already work on the next model.
 
+mod session;
+
 use super::artifacts::Artifacts;
 use super::rounds::{Drawn, Rounds, store_fault};
 use super::stage::Work;
@@ -9,23 +11,33 @@ use crate::clock::now_ms;
 use crate::dataset::{Item, Role};
 use crate::fault::{Fault, Party};
 use crate::incentive::score::{self, ItemScores, ItemVerdict};
+use crate::scoring::judge::spend::Meter;
 use crate::scoring::judge::{
-    ContentKey, Judge, JudgeItem, JudgedItem, PROMPT_VERSION, Preference, Turn, Verdict, Verdicts,
+    Judge, JudgeItem, JudgedItem, PROMPT_VERSION, Preference, Turn, Verdict,
 };
 use crate::shutdown::Shutdown;
 use crate::store::{Lease, NewScore, Outcome, ScoreInputs, Stage, Store};
 use assay_protocol::Reply;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use session::{Session, Trouble};
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use tokio::sync::mpsc;
+use std::time::Duration;
 
-/// Fresh verdicts on their way to the store.
-const VERDICTS_IN_FLIGHT: usize = 256;
-/// Verdicts written in one transaction.
-const VERDICTS_BATCH: usize = 64;
+/// Longest pause before a batch that no judge could take goes back to the queue.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+
+/// The judges on offer, under one meter.
+#[derive(Debug, Clone)]
+pub struct Judges {
+    /// By the model that eras name.
+    pub by_model: BTreeMap<String, Arc<Judge>>,
+    /// What they all cost.
+    pub meter: Arc<Meter>,
+}
 
 /// The judge's worker.
 #[derive(Debug)]
@@ -34,10 +46,8 @@ pub struct Judging {
     pub store: Store,
     /// Rounds and items.
     pub rounds: Arc<Rounds>,
-    /// The judge.
-    pub judge: Arc<Judge>,
-    /// Its exact model, as the era names it.
-    pub judge_id: String,
+    /// All judges.
+    pub judges: Judges,
     /// Folders.
     pub artifacts: Artifacts,
 }
@@ -56,7 +66,8 @@ impl Work for Judging {
             match self.score(lease, stop).await {
                 _ if stop.is_triggered() => None,
                 Ok(score) => Some(Outcome::Scored(Box::new(score))),
-                Err(fault) => Some(Outcome::Failed(fault)),
+                Err(Trouble::Failed(fault)) => Some(Outcome::Failed(fault)),
+                Err(Trouble::Held(fault)) => self.hold(lease, fault, stop).await,
             }
         }
         .boxed()
@@ -64,22 +75,80 @@ impl Work for Judging {
 }
 
 impl Judging {
-    async fn score(&self, lease: &Lease, stop: &Shutdown) -> Result<NewScore, Fault> {
+    /// Tells why the batch cannot be judged now, and waits until it may be tried again; then the
+    /// lease goes back without its attempt counted. No model is parked because a judge is away.
+    async fn hold(&self, lease: &Lease, fault: Fault, stop: &Shutdown) -> Option<Outcome> {
+        let closed = self.judges.by_model.values().filter_map(|j| j.closed());
+        let pause = closed.map(|(rest, _)| rest).min().unwrap_or(PAUSE_MIN);
+        let pause = pause.clamp(PAUSE_MIN, PAUSE_MAX);
+        tracing::error!(submission = %lease.submission.id, %fault, pause_s = pause.as_secs(), "judging waits");
+        let id = Some(lease.submission.id);
+        if let Err(error) = self.store.record_fault(id, fault, now_ms()).await {
+            return Some(Outcome::Failed(store_fault(error)));
+        }
+        tokio::select! {
+            () = stop.signalled() => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+        None
+    }
+
+    async fn score(&self, lease: &Lease, stop: &Shutdown) -> Result<NewScore, Trouble> {
         let replied: Replied = payload(lease)?;
         let drawn = self.rounds.drawn(&replied.era_id, replied.round).await?;
         let replies = self.replies(&replied.replies_sha256).await?;
         let items = judge_items(&drawn, replies)?;
-        let known = self.known(&items).await?;
-        let judged = self.judge(&items, &known, stop).await?;
+        let model = self.judge_model(&replied.era_id)?;
+        let judge = self
+            .judges
+            .by_model
+            .get(model)
+            .ok_or_else(|| no_judge(model))?;
+        let batch = format!(
+            "{}:{}:{}",
+            lease.submission.id, replied.era_id, replied.round
+        );
+        let session = Session {
+            store: &self.store,
+            meter: &self.judges.meter,
+            judge,
+            batch: &batch,
+            stop,
+        };
+        let judged = session.judge(&items).await?;
+        self.store
+            .prove_verdicts(&batch)
+            .await
+            .map_err(store_fault)?;
         let values = judged
             .iter()
             .map(|item| (item.id.clone(), item_verdict(item).value()));
         let broken = |e| Fault::permanent(Party::Node, "ITEM_SCORES", e);
         let items = ItemScores::new(values).map_err(broken)?;
-        Ok(self.new_score(&replied, &drawn, &items))
+        Ok(self.new_score(&replied, &drawn, &items, model))
     }
 
-    fn new_score(&self, replied: &Replied, drawn: &Drawn, items: &ItemScores) -> NewScore {
+    /// The judge that an era names.
+    fn judge_model(&self, era_id: &str) -> Result<&str, Fault> {
+        let era = self
+            .rounds
+            .eras
+            .iter()
+            .find(|era| era.id().to_string() == era_id);
+        let gone = || {
+            let what = format!("era {era_id} is not in the configuration; put it back");
+            Fault::permanent(Party::Node, "ERA_UNKNOWN", what)
+        };
+        Ok(&era.ok_or_else(gone)?.scoring.judge)
+    }
+
+    fn new_score(
+        &self,
+        replied: &Replied,
+        drawn: &Drawn,
+        items: &ItemScores,
+        judge: &str,
+    ) -> NewScore {
         let score = items.score();
         NewScore {
             era_id: replied.era_id.clone(),
@@ -101,7 +170,7 @@ impl Judging {
                 engine: replied.engine.clone(),
                 pack_digest: drawn.round.pack_digest.clone(),
                 seed: hex::encode(drawn.round.seed),
-                judge_id: self.judge_id.clone(),
+                judge_id: judge.to_owned(),
                 prompt_version: PROMPT_VERSION.to_owned(),
                 tensor_digest: replied.tensor_digest.clone(),
                 replies_digest: format!("sha256:{}", replied.replies_sha256),
@@ -135,63 +204,11 @@ impl Judging {
             .map(|line| serde_json::from_slice(line).map_err(|e| lost(&e)))
             .collect()
     }
+}
 
-    async fn known(&self, items: &[JudgeItem]) -> Result<Verdicts, Fault> {
-        let keys: HashMap<String, ContentKey> = self
-            .judge
-            .keys(items)
-            .into_iter()
-            .map(|key| (hex::encode(key.0), key))
-            .collect();
-        let kept = self
-            .store
-            .reader()
-            .verdicts(keys.keys().cloned().collect())
-            .await
-            .map_err(store_fault)?;
-        let mut known = Verdicts::new();
-        for (text, value) in kept {
-            // A verdict of a former program's shape is asked again.
-            if let (Some(key), Ok(verdict)) = (keys.get(&text), serde_json::from_value(value)) {
-                known.insert(*key, verdict);
-            }
-        }
-        Ok(known)
-    }
-
-    /// Judges, and keeps every verdict as it comes.
-    async fn judge(
-        &self,
-        items: &[JudgeItem],
-        known: &Verdicts,
-        stop: &Shutdown,
-    ) -> Result<Vec<JudgedItem>, Fault> {
-        let (sender, receiver) = mpsc::channel(VERDICTS_IN_FLIGHT);
-        let asking = async move { self.judge.judge_all(items, known, &sender, stop).await };
-        let (judged, kept) = tokio::join!(asking, self.keep(receiver));
-        kept?;
-        judged
-    }
-
-    async fn keep(&self, mut fresh: mpsc::Receiver<(ContentKey, Verdict)>) -> Result<(), Fault> {
-        let mut batch = Vec::with_capacity(VERDICTS_BATCH);
-        while fresh.recv_many(&mut batch, VERDICTS_BATCH).await > 0 {
-            let rows = batch
-                .drain(..)
-                .map(|(key, verdict)| {
-                    (
-                        hex::encode(key.0),
-                        serde_json::to_value(verdict).unwrap_or_default(),
-                    )
-                })
-                .collect();
-            self.store
-                .put_verdicts(rows, now_ms())
-                .await
-                .map_err(store_fault)?;
-        }
-        Ok(())
-    }
+fn no_judge(model: &str) -> Fault {
+    let what = format!("no judge.provider offers {model}; add one and requeue the submission");
+    Fault::permanent(Party::Node, "NO_JUDGE", what)
 }
 
 fn judge_items(drawn: &Drawn, replies: Vec<Reply>) -> Result<Vec<JudgeItem>, Fault> {

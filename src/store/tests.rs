@@ -68,19 +68,65 @@ async fn take(store: &Store, stage: Stage, now_ms: u64) -> Option<Lease> {
 }
 
 #[tokio::test]
-async fn a_verdict_once_given_stays() {
+async fn a_verdict_is_its_batchs_until_proven_and_then_stays() {
     let f = fixture();
-    let put = |value: Value| vec![("k1".to_owned(), value)];
-    f.store.put_verdicts(put(json!({"v": 1})), 1).await.unwrap();
-    f.store.put_verdicts(put(json!({"v": 2})), 2).await.unwrap();
-    let keys = vec!["k0".to_owned(), "k1".to_owned()];
-    let found = f.store.reader().verdicts(keys).await.unwrap();
-    assert_eq!(
-        found.into_iter().collect::<Vec<_>>(),
-        [("k1".to_owned(), json!({"v": 1}))]
-    );
-    let huge = put(Value::String("x".repeat(20_000)));
-    assert!(f.store.put_verdicts(huge, 3).await.is_err());
+    let put = async |batch: &str, v: u64| {
+        let row = vec![("k1".to_owned(), json!({ "v": v }))];
+        f.store.put_verdicts(batch, row, vec![], 1).await.unwrap();
+    };
+    let seen = async |batch: &str| {
+        let keys = vec!["k0".to_owned(), "k1".to_owned()];
+        let found = f.store.reader().verdicts(batch, keys).await.unwrap();
+        found
+            .into_values()
+            .map(|v| v["v"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    put("a", 1).await;
+    put("a", 2).await;
+    assert_eq!((seen("a").await, seen("b").await), (vec![1], vec![]));
+    // Another batch had to judge it itself; its verdict takes the place of the unproven one.
+    put("b", 3).await;
+    assert_eq!((seen("a").await, seen("b").await), (vec![], vec![3]));
+    assert_eq!(f.store.forget_verdicts("a").await.unwrap(), 0);
+    assert_eq!(f.store.prove_verdicts("b").await.unwrap(), 1);
+    put("a", 4).await;
+    assert_eq!((seen("a").await, seen("c").await), (vec![3], vec![3]));
+    assert_eq!(f.store.forget_verdicts("b").await.unwrap(), 0);
+    put("d", 5).await;
+    let row = vec![("k2".to_owned(), json!(1))];
+    f.store.put_verdicts("d", row, vec![], 1).await.unwrap();
+    assert_eq!(f.store.forget_verdicts("d").await.unwrap(), 1);
+    let huge = vec![("k3".to_owned(), Value::String("x".repeat(20_000)))];
+    assert!(f.store.put_verdicts("e", huge, vec![], 3).await.is_err());
+}
+
+#[tokio::test]
+async fn what_judging_costs_adds_up_by_day_and_provider() {
+    let f = fixture();
+    let spend = |day, provider: &str| JudgeSpend {
+        day,
+        provider: provider.to_owned(),
+        calls: 2,
+        input_tokens: 300,
+        output_tokens: 20,
+        micro_usd: 5,
+    };
+    for rows in [
+        vec![spend(7, "a"), spend(7, "b")],
+        vec![spend(7, "a"), spend(8, "a")],
+    ] {
+        f.store.put_verdicts("x", vec![], rows, 1).await.unwrap();
+    }
+    let reader = f.store.reader();
+    assert_eq!(reader.judge_spent(7).await.unwrap(), 15);
+    assert_eq!(reader.judge_spent(9).await.unwrap(), 0);
+    let rows = reader.judge_spend(7).await.unwrap();
+    let seen: Vec<_> = rows
+        .iter()
+        .map(|r| (r.day, r.provider.as_str(), r.calls))
+        .collect();
+    assert_eq!(seen, [(8, "a", 2), (7, "a", 4), (7, "b", 2)]);
 }
 
 #[tokio::test]

@@ -139,7 +139,7 @@ fn a_wrong_configuration_is_64_with_every_problem() {
             "line 2: chain.netuid:",
             "line 3: chain.endpoint: unknown key",
             "line 5: hub.token: secrets do not belong",
-            "judge.model: is missing",
+            "judge.provider: is missing",
         ] {
             assert!(text.contains(expected), "{expected} is not in {text}");
         }

@@ -23,7 +23,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 
 /// What `assay run` needs.
 pub(super) fn validator(config: &Validator) -> Vec<Probe<'_>> {
-    vec![
+    let mut probes = vec![
         (
             "hotkey",
             async { hotkey(&config.wallet.hotkey_file) }.boxed(),
@@ -33,9 +33,13 @@ pub(super) fn validator(config: &Validator) -> Vec<Probe<'_>> {
         ("disk", async { disk(&config.store) }.boxed()),
         ("hub", hub(&config.hub).boxed()),
         ("dataset", dataset(&config.dataset).boxed()),
-        ("judge", judge(&config.judge).boxed()),
         ("metrics", listen(config.metrics.listen).boxed()),
-    ]
+    ];
+    for provider in &config.judge.providers {
+        let deadline = config.judge.request_timeout;
+        probes.push(("judge", judge(provider, deadline).boxed()));
+    }
+    probes
 }
 
 /// What `assay dataset-api` needs.
@@ -227,28 +231,28 @@ async fn dataset(dataset: &config::Dataset) -> Finding {
     }
 }
 
-async fn judge(judge: &config::Judge) -> Finding {
-    let key = match judge.key() {
+async fn judge(provider: &config::JudgeProvider, deadline: Duration) -> Finding {
+    let key = match provider.key() {
         Ok(key) => key,
         Err(error) => return Finding::fail(error),
     };
-    let (url, model) = (&judge.base_url, &judge.model);
-    match ask(url, "models", key, judge.request_timeout).await {
-        Err(reason) => Finding::fail(format_args!("{url}: {reason}")),
-        Ok((401 | 403, _)) => Finding::fail(format_args!("{url} refuses the key; renew it")),
+    let (url, name) = (&provider.base_url, &provider.name);
+    let model = provider.served_model.as_ref().unwrap_or(&provider.model);
+    match ask(url, "models", key, deadline).await {
+        Err(reason) => Finding::fail(format_args!("{name}: {url}: {reason}")),
+        Ok((401 | 403, _)) => {
+            Finding::fail(format_args!("{name}: {url} refuses the key; renew it"))
+        }
         Ok((200, body)) => {
-            let listed = body["data"].as_array().into_iter().flatten();
-            if listed
-                .into_iter()
-                .any(|entry| entry["id"] == model.as_str())
-            {
-                Finding::ok(format_args!("{url} has {model}"))
+            let mut listed = body["data"].as_array().into_iter().flatten();
+            if listed.any(|entry| entry["id"] == model.as_str()) {
+                Finding::ok(format_args!("{name}: {url} has {model}"))
             } else {
-                Finding::warn(format_args!("{url} does not list {model}"))
+                Finding::warn(format_args!("{name}: {url} does not list {model}"))
             }
         }
         Ok((status, _)) => Finding::warn(format_args!(
-            "{url} answers {status} when asked for its models; {model} may still be there"
+            "{name}: {url} answers {status} when asked for its models; {model} may still be there"
         )),
     }
 }

@@ -217,9 +217,12 @@ operators = ["{operator}"]
 cache = {cache:?}
 
 [judge]
-base_url = "{judge}"
-model = "assay-dev-judge"
 concurrency = 8
+
+[[judge.provider]]
+name = "dev"
+model = "assay-dev-judge"
+base_url = "{judge}"
 
 [scorer]
 {runner}

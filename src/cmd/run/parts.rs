@@ -1,22 +1,25 @@
 //! Everything that the validator's loops share, connected and checked before any of them starts.
 
 use crate::chain::{ChainClient, ChainSettings, HotkeyPair};
+use crate::clock::now_ms;
 use crate::cmd::Failure;
 use crate::config::{self, Runner, Validator};
 use crate::dataset::client::{ClientSettings, DatasetClient};
 use crate::hub::{HubClient, HubSettings};
 use crate::incentive::{Era, EraId};
-use crate::retry;
 use crate::scoring::Scorer;
 use crate::scoring::docker::{DockerScorer, Engine, Resources};
-use crate::scoring::judge::{Judge, JudgeSettings, PROMPT_VERSION};
+use crate::scoring::judge::pool::{Bounds, Patience};
+use crate::scoring::judge::spend::{Meter, Prices, day_of};
+use crate::scoring::judge::{Judge, PROMPT_VERSION, ProviderSettings};
 use crate::scoring::process::{self, ProcessScorer};
 use crate::scoring::runner::GRACE;
 use crate::service::Artifacts;
+use crate::service::judging::Judges;
 use crate::store::{EraRecord, RetryPolicy, Store};
 use assay_protocol::Limits;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,7 +38,7 @@ pub(super) struct Parts {
     pub(super) chain: ChainClient,
     pub(super) hub: HubClient,
     pub(super) dataset: DatasetClient,
-    pub(super) judge: Arc<Judge>,
+    pub(super) judges: Judges,
     pub(super) scorers: HashMap<EraId, Arc<dyn Scorer>>,
     pub(super) limits: Limits,
 }
@@ -53,8 +56,8 @@ impl Parts {
             .map_err(Failure::unavailable)?;
         let hub = HubClient::new(hub_settings(config)?).map_err(Failure::usage)?;
         let dataset = DatasetClient::new(dataset_settings(config)).map_err(Failure::unavailable)?;
-        let judge = Judge::new(judge_settings(config)?, rand::random()).map_err(Failure::usage)?;
-        let (judge, limits) = (Arc::new(judge), limits(&config.scorer));
+        let judges = judges(config, &store).await?;
+        let limits = limits(&config.scorer);
         Ok(Self {
             store,
             artifacts,
@@ -62,24 +65,28 @@ impl Parts {
             chain,
             hub,
             dataset,
-            judge,
+            judges,
             scorers,
             limits,
         })
     }
 }
 
-/// The provider's model must be the one that the eras name, or scores would lie about their judge.
+/// The newest era's judge must be among the providers, or nothing could be scored; an older era's
+/// may have retired.
 fn check_judge(config: &Validator) -> Result<(), Failure> {
-    for era in &config.eras {
-        let prompt = format!("assay-judge/{}", era.scoring.prompt_version);
-        if era.scoring.judge != config.judge.model || prompt != PROMPT_VERSION {
-            return Err(Failure::usage(format_args!(
-                "the era from block {} is judged by {} with prompt {prompt}, but judge.model is {} and \
-                 this program's prompt is {PROMPT_VERSION}; append an era or mend judge.model",
-                era.from_block, era.scoring.judge, config.judge.model
-            )));
-        }
+    let Some(era) = config.eras.last() else {
+        return Ok(());
+    };
+    let prompt = format!("assay-judge/{}", era.scoring.prompt_version);
+    let named = |model: &String| config.judge.providers.iter().any(|p| p.model == *model);
+    if !named(&era.scoring.judge) || prompt != PROMPT_VERSION {
+        return Err(Failure::usage(format_args!(
+            "the era from block {} is judged by {} with prompt {prompt}, but no judge.provider offers \
+             that model, or this program's prompt, {PROMPT_VERSION}, is another; append an era or \
+             add a provider",
+            era.from_block, era.scoring.judge
+        )));
     }
     Ok(())
 }
@@ -149,19 +156,61 @@ fn dataset_settings(config: &Validator) -> ClientSettings {
     }
 }
 
-fn judge_settings(config: &Validator) -> Result<JudgeSettings, Failure> {
+/// One judge for each model on offer, all under one daily limit.
+async fn judges(config: &Validator, store: &Store) -> Result<Judges, Failure> {
     let judge = &config.judge;
-    Ok(JudgeSettings {
-        base_url: judge.base_url.clone(),
-        model: judge.model.clone(),
-        key: judge.key().map_err(Failure::usage)?,
+    let day = day_of(now_ms());
+    let spent = store.reader().judge_spent(day).await;
+    let spent = spent.map_err(Failure::unavailable)?;
+    let cap = judge.daily_spend_usd.map(micro_usd);
+    let meter = Arc::new(Meter::new(cap, day, spent));
+    let patience = Patience {
         in_flight: usize::from(judge.concurrency),
-        call_deadline: judge.request_timeout,
-        retry: retry::RetryPolicy {
-            total_time: judge.total_timeout,
-            ..retry::RetryPolicy::default()
+        total: judge.total_timeout,
+        poor_answers: 3,
+    };
+    let mut by_model: BTreeMap<&str, Vec<ProviderSettings>> = BTreeMap::new();
+    for provider in &judge.providers {
+        let settings = provider_settings(provider, judge.request_timeout)?;
+        by_model.entry(&provider.model).or_default().push(settings);
+    }
+    let made = by_model.into_iter().map(|(model, providers)| {
+        let judge = Judge::new(model, &providers, patience, Arc::clone(&meter));
+        judge.map(|judge| (model.to_owned(), Arc::new(judge)))
+    });
+    let by_model = made.collect::<Result<_, _>>().map_err(Failure::usage)?;
+    Ok(Judges { by_model, meter })
+}
+
+fn provider_settings(
+    provider: &config::JudgeProvider,
+    call_deadline: Duration,
+) -> Result<ProviderSettings, Failure> {
+    let served = provider.served_model.as_ref().unwrap_or(&provider.model);
+    Ok(ProviderSettings {
+        base_url: provider.base_url.clone(),
+        model: served.clone(),
+        key: provider.key().map_err(Failure::usage)?,
+        call_deadline,
+        bounds: Bounds {
+            name: provider.name.clone(),
+            requests_per_minute: provider.requests_per_minute,
+            tokens_per_minute: provider.tokens_per_minute,
+            prices: Prices {
+                usd_per_million_input: provider.usd_per_million_input,
+                usd_per_million_output: provider.usd_per_million_output,
+            },
         },
     })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "checked to lie above 0 and up to a million"
+)]
+fn micro_usd(usd: f64) -> u64 {
+    (usd * 1e6) as u64
 }
 
 fn limits(scorer: &config::Scorer) -> Limits {

@@ -1,123 +1,55 @@
-//! One question, one answer: HTTP to an OpenAI-compatible endpoint, with deadline and bounded retries.
+//! One question, one answer: HTTP to an OpenAI-compatible endpoint, with a deadline. Tried once; the pool
+//! decides about more.
 
 use super::super::logs;
 use super::answer::{self, Answerer, Verdict};
+use super::error::JudgeError;
+use super::pool::{Bounds, Call};
 use super::prompt::{Order, Prompt, answer_schema};
-use crate::fault::{Fault, Party};
-use crate::retry::{Retry, RetryPolicy, Retryable, retry};
+use super::spend::Usage;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Response, StatusCode, redirect};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::time::Duration;
-use tokio::sync::Semaphore;
 use url::Url;
 
 /// Longest response body that is read.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 /// Longest pause that a provider may ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(120);
-const ANSWER_TOKENS_MAX: u32 = 400;
+/// Longest answer.
+pub(super) const ANSWER_TOKENS_MAX: u32 = 400;
 
-/// Where and how to ask.
+/// One endpoint of a judge.
 #[derive(Debug, Clone)]
-pub struct JudgeSettings {
+pub struct ProviderSettings {
     /// Such as `https://api.example.com/v1`; `/chat/completions` is added.
     pub base_url: Url,
-    /// A pinned model snapshot: verdicts of different ones are never mixed.
+    /// The judge's model as this provider calls it.
     pub model: String,
     /// API key; none for a local endpoint.
     pub key: Option<SecretString>,
-    /// Most calls in flight at a time, at least 1.
-    pub in_flight: usize,
     /// Deadline of one call.
     pub call_deadline: Duration,
-    /// Bounds of the attempts for one question.
-    pub retry: RetryPolicy,
-}
-
-/// Why there is no verdict. All are faults of ours or the provider's; a variant for each decision.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum JudgeError {
-    /// The settings cannot work.
-    #[error("the judge cannot be used: {0}")]
-    Settings(String),
-    /// The key is missing, wrong or lacks the right.
-    #[error("the judge does not accept the API key (status {0}); renew it")]
-    Key(u16),
-    /// The account is out of credit.
-    #[error("the judge's account is out of credit; top it up")]
-    Credit,
-    /// The endpoint does not accept the request.
-    #[error("the judge refuses the request (status {status}): {message}; check model and base URL")]
-    Request {
-        /// HTTP status.
-        status: u16,
-        /// The provider's words, cleaned.
-        message: String,
-    },
-    /// Too many requests.
-    #[error("the judge asks for fewer calls; lower the number in flight")]
-    Throttled(Option<Duration>),
-    /// The endpoint fails or cannot be reached.
-    #[error("the judge is not available: {0}")]
-    Unavailable(String),
-    /// No answer within the deadline.
-    #[error("the judge did not answer within {} s", .0.as_secs())]
-    Timeout(Duration),
-    /// The model declined to judge.
-    #[error("the judge declined to answer")]
-    Declined,
-    /// The answer does not have the asked form.
-    #[error("the judge's answer cannot be read: {0}")]
-    Answer(String),
-}
-
-impl Retryable for JudgeError {
-    fn retry(&self) -> Retry {
-        match self {
-            Self::Settings(_) | Self::Key(_) | Self::Credit | Self::Request { .. } => Retry::Never,
-            Self::Throttled(Some(pause)) => Retry::After(*pause),
-            _ => Retry::Now,
-        }
-    }
-}
-
-impl From<JudgeError> for Fault {
-    fn from(error: JudgeError) -> Self {
-        let code = match &error {
-            JudgeError::Settings(_) => "JUDGE_SETTINGS",
-            JudgeError::Key(_) => "JUDGE_KEY",
-            JudgeError::Credit => "JUDGE_CREDIT",
-            JudgeError::Request { .. } => "JUDGE_REQUEST",
-            JudgeError::Throttled(_) => "JUDGE_THROTTLED",
-            JudgeError::Unavailable(_) => "JUDGE_UNAVAILABLE",
-            JudgeError::Timeout(_) => "JUDGE_TIMEOUT",
-            JudgeError::Declined => "JUDGE_DECLINED",
-            JudgeError::Answer(_) => "JUDGE_ANSWER",
-        };
-        match error.retry() {
-            Retry::Never => Fault::permanent(Party::Judge, code, error),
-            _ => Fault::retryable(Party::Judge, code, error),
-        }
-    }
+    /// Name, limits and prices.
+    pub bounds: Bounds,
 }
 
 #[derive(Debug)]
 pub(super) struct Client {
     http: reqwest::Client,
     endpoint: Url,
-    settings: JudgeSettings,
-    permits: Semaphore,
+    model: String,
+    call_deadline: Duration,
 }
 
 impl Client {
-    pub(super) fn new(settings: JudgeSettings) -> Result<Self, JudgeError> {
-        let bad = |what: &str| JudgeError::Settings(what.to_owned());
-        if settings.in_flight == 0 || settings.call_deadline.is_zero() || settings.model.is_empty()
-        {
-            return Err(bad("model, calls in flight and deadline must be given"));
+    pub(super) fn new(settings: &ProviderSettings) -> Result<Self, JudgeError> {
+        let bad = |what: &str| JudgeError::Settings(format!("{}: {what}", settings.bounds.name));
+        if settings.call_deadline.is_zero() || settings.model.is_empty() {
+            return Err(bad("model and deadline must be given"));
         }
         let mut headers = HeaderMap::new();
         if let Some(key) = &settings.key {
@@ -141,38 +73,42 @@ impl Client {
             .redirect(redirect::Policy::none())
             .timeout(settings.call_deadline)
             .build()
-            .map_err(|error| JudgeError::Settings(error.to_string()))?;
+            .map_err(|error| bad(&error.to_string()))?;
         Ok(Self {
             http,
             endpoint,
-            permits: Semaphore::new(settings.in_flight),
-            settings,
+            model: settings.model.clone(),
+            call_deadline: settings.call_deadline,
         })
     }
 
-    pub(super) fn model(&self) -> &str {
-        &self.settings.model
-    }
-
-    pub(super) fn in_flight(&self) -> usize {
-        self.settings.in_flight
-    }
-
-    pub(super) async fn ask(&self, prompt: &Prompt, order: Order) -> Result<Verdict, JudgeError> {
-        let body = self.request(prompt);
-        retry(&self.settings.retry, || async {
-            // Held for the call alone, so that pauses do not keep others from asking.
-            let permit = self.permits.acquire().await;
-            let _permit = permit.map_err(|error| JudgeError::Unavailable(error.to_string()))?;
-            let (content, by) = self.call(&body).await?;
+    /// One question, one call.
+    pub(super) async fn ask(&self, prompt: &Prompt, order: Order) -> Call<Verdict> {
+        let (bytes, failure) = match self.call(&self.request(prompt)).await {
+            Ok(bytes) => (bytes, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        if let Some(error) = failure {
+            return Call {
+                answered: error.is_poor_answer(),
+                result: Err(error),
+                usage: None,
+            };
+        }
+        let usage = read_usage(&bytes);
+        let read = read_completion(&bytes).and_then(|(content, by)| {
             answer::read(&content, order, &by).map_err(JudgeError::Answer)
-        })
-        .await
+        });
+        Call {
+            result: read,
+            usage,
+            answered: true,
+        }
     }
 
     fn request(&self, prompt: &Prompt) -> Value {
         json!({
-            "model": self.settings.model,
+            "model": self.model,
             "messages": [
                 {"role": "system", "content": prompt.rules},
                 {"role": "user", "content": prompt.question},
@@ -186,7 +122,7 @@ impl Client {
         })
     }
 
-    async fn call(&self, body: &Value) -> Result<(String, Answerer), JudgeError> {
+    async fn call(&self, body: &Value) -> Result<Vec<u8>, JudgeError> {
         let sent = self
             .http
             .post(self.endpoint.clone())
@@ -197,7 +133,7 @@ impl Client {
         let (status, pause) = (response.status(), retry_after(&response));
         let bytes = self.read_body(response).await?;
         if status.is_success() {
-            read_completion(&bytes)
+            Ok(bytes)
         } else {
             Err(from_status(status, pause, &bytes))
         }
@@ -220,7 +156,7 @@ impl Client {
 
     fn transport(&self, error: &reqwest::Error) -> JudgeError {
         if error.is_timeout() {
-            return JudgeError::Timeout(self.settings.call_deadline);
+            return JudgeError::Timeout(self.call_deadline);
         }
         let cause = std::error::Error::source(error).map(ToString::to_string);
         let text = cause.unwrap_or_else(|| "the connection failed".to_owned());
@@ -279,6 +215,25 @@ fn from_status(status: StatusCode, pause: Option<Duration>, body: &[u8]) -> Judg
             message: logs::cut(logs::clean(error.message.as_bytes()), 300),
         },
     }
+}
+
+#[derive(Debug, Deserialize)]
+struct Used {
+    usage: UsageObject,
+}
+
+#[derive(Debug, Deserialize)]
+struct UsageObject {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+}
+
+fn read_usage(body: &[u8]) -> Option<Usage> {
+    let used: Used = serde_json::from_slice(body).ok()?;
+    Some(Usage {
+        input_tokens: used.usage.prompt_tokens,
+        output_tokens: used.usage.completion_tokens,
+    })
 }
 
 #[derive(Debug, Deserialize)]
