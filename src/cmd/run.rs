@@ -13,7 +13,7 @@ use crate::service::worker::Worker;
 use crate::service::{Rounds, Watcher, fetcher::Fetcher, judging::Judging, stage};
 use crate::store::WorkerId;
 use parts::Parts;
-pub(super) use parts::file_digest;
+pub(super) use parts::{chain_settings, file_digest};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};

@@ -65,6 +65,8 @@ pub(super) struct Runtime {
     /// `Core_version`'s answer: the SCALE bytes of `RuntimeVersion`.
     pub(super) version_bytes: Vec<u8>,
     pub(super) answers: MetadataAnswers,
+    /// The block time that replaced the metadata's own.
+    pub(super) slot: Option<Duration>,
 }
 
 impl Runtime {
@@ -82,6 +84,7 @@ impl Runtime {
             version,
             version_bytes,
             answers,
+            slot,
         })
     }
 

@@ -16,7 +16,8 @@ use crate::store::{NewIntent, Opened, Store, StoreError, WeightEntry, WeightStat
 use decision::Decision;
 use std::collections::HashMap;
 
-/// Tries of one window's vector: the first and two more.
+/// Signatures for one window's vector: the first and two more. Failures before signing cost none; they
+/// are bounded by the window's blocks.
 const TRIES_MAX: usize = 3;
 
 /// The loop that sets weights.
@@ -39,7 +40,7 @@ pub struct WeightSetter {
 }
 
 /// What stands in the way, said once for each window.
-type Said = HashMap<&'static str, BlockNumber>;
+type Said = HashMap<String, BlockNumber>;
 
 impl WeightSetter {
     /// Runs until shutdown, one step for each snapshot. Nothing is decided from memory: a restart
@@ -131,6 +132,9 @@ impl WeightSetter {
         if done.is_some_and(|entry| entry.window == name) {
             return Ok(());
         }
+        if let Err(error) = self.chain.check_runtime(snapshot.at).await {
+            return self.say_fault(said, error.to_fault(), window).await;
+        }
         let (vector, reason) = match decision::decide(&self.store, &self.eras, snapshot).await? {
             Decision::Set { vector, reason } => (vector, reason),
             Decision::Hold(why) => return self.say(said, "WEIGHTS_HELD", window, &why).await,
@@ -171,7 +175,7 @@ impl WeightSetter {
         let tries = entry
             .history
             .iter()
-            .filter(|(_, state)| *state == WeightState::Intended)
+            .filter(|(_, state)| matches!(state, WeightState::Signed(_)))
             .count();
         let due = matches!(entry.state, WeightState::Failed { retry_from: Some(from), .. } if from <= now);
         if !due || tries >= TRIES_MAX {
@@ -191,10 +195,20 @@ impl WeightSetter {
         window: &WeightsWindow,
         why: &str,
     ) -> Result<(), StoreError> {
-        if said.insert(code, window.epoch) == Some(window.epoch) {
+        let fault = Fault::retryable(Party::Node, code, why);
+        self.say_fault(said, fault, window).await
+    }
+
+    async fn say_fault(
+        &self,
+        said: &mut Said,
+        fault: Fault,
+        window: &WeightsWindow,
+    ) -> Result<(), StoreError> {
+        if said.insert(fault.code.clone(), window.epoch) == Some(window.epoch) {
             return Ok(());
         }
-        self.note(Fault::retryable(Party::Node, code, why)).await
+        self.note(fault).await
     }
 
     async fn note(&self, fault: Fault) -> Result<(), StoreError> {

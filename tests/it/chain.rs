@@ -9,5 +9,6 @@ mod fate;
 mod golden;
 mod snapshot;
 mod submit;
+mod upgrade;
 mod wallet;
-mod wire;
+pub(crate) mod wire;

@@ -13,3 +13,4 @@ mod hub;
 mod judge;
 mod queue;
 mod scoring;
+mod simulation;

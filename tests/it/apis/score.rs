@@ -164,6 +164,7 @@ impl Seeded {
             nonce: 4,
             born: BlockNumber(1199),
             dies: BlockNumber(1263),
+            bytes: String::new(),
         });
         let states = [
             signed,

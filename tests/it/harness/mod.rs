@@ -1,4 +1,5 @@
 //! Shared parts of the integration tests: temporary folders, child processes, small servers.
 
+pub(crate) mod chaos;
 pub(crate) mod demo;
 pub(crate) mod probe;
