@@ -40,3 +40,7 @@ image-cpu:
 scorer-sbom:
     cd docker/scorer && uv export -q --format cyclonedx1.5 --extra vllm --no-dev --frozen \
         | python3 -c 'import json,sys; d=json.load(sys.stdin); d.pop("serialNumber"); d["metadata"].pop("timestamp"); json.dump(d,sys.stdout,indent=1,sort_keys=True); print()' > sbom.cdx.json
+
+# Each fuzz target for so many seconds, from the seeds and whatever former runs found
+fuzz SECONDS="600" *TARGETS:
+    fuzz/run {{SECONDS}} {{TARGETS}}

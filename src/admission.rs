@@ -18,8 +18,11 @@ mod tokenizer;
 #[cfg(test)]
 mod fixtures;
 
+pub use config::gemma::Gemma;
+pub use config::rope::{Rope, RopeScaling};
 pub use config::{ModelConfig, ModelDtype};
 pub use header::{Dtype, Header, TensorInfo};
+pub use tokenizer::{TokenizerFacts, check as check_tokenizer};
 
 use crate::fault::{Fault, Party};
 use crate::incentive::eligibility::ModelFiles;
@@ -27,6 +30,7 @@ use crate::incentive::{Era, Rejection, RejectionCode, Template};
 use assay_protocol::{TensorEntry, tensor_digest};
 use std::fs::File;
 use std::io::{self, Read};
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 /// A model that passed every check, and what a job needs to know about it.
@@ -93,12 +97,27 @@ fn reject(code: RejectionCode, detail: impl std::fmt::Display) -> Rejection {
     Rejection::new(code, detail)
 }
 
-/// Checks the model in `folder`, which holds `files` as verified by their digests. Reads every byte
-/// of the weights once; blocking, about as fast as SHA-256.
+/// Checks the model in `folder`, which holds `files` as verified by their digests, on all cores.
+/// Reads every byte of the weights once; blocking, about as fast as SHA-256 on those cores.
 ///
 /// # Errors
 /// [`AdmissionError`]: the first rule that the model breaks, or a failed read.
 pub fn verify(
+    folder: &Path,
+    files: &ModelFiles,
+    era: &Era,
+    template: Template,
+) -> Result<Verified, AdmissionError> {
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    verify_on(cores, folder, files, era, template)
+}
+
+/// As [`verify`], with so many threads at most.
+///
+/// # Errors
+/// As [`verify`].
+pub fn verify_on(
+    cores: NonZeroUsize,
     folder: &Path,
     files: &ModelFiles,
     era: &Era,
@@ -130,12 +149,7 @@ pub fn verify(
         index::check(&read(folder, &file.path)?, &headers)?;
         rewritten.push(("model.safetensors.index.json", index::rewrite(&headers)));
     }
-    let mut tensors = Vec::new();
-    for (name, header) in &headers {
-        let mut shard = open(folder, name)?;
-        let entries = scan::scan(&mut shard, header).map_err(|e| e.of_file(name))?;
-        tensors.extend(entries);
-    }
+    let mut tensors = scan::scan(folder, &headers, cores)?;
     let weights = files.weights.iter().map(|f| f.path.clone());
     Ok(Verified {
         tensor_digest: tensor_digest(&mut tensors),
@@ -188,8 +202,10 @@ fn unreadable(name: &str, source: io::Error) -> AdmissionError {
 
 /// A stream ended in a rule or in a failed read.
 #[derive(Debug)]
-enum StreamError {
+pub enum StreamError {
+    /// The bytes break a rule.
     Rejected(Rejection),
+    /// The bytes cannot be read.
     Io(io::Error),
 }
 

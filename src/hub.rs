@@ -8,23 +8,27 @@
 //! own, because that crate drops the SHA-256 of large files from a listing, reads replies without
 //! a size limit, starts a broken transfer from zero again and does not check what it stored.
 
+mod blobs;
 mod digest;
 mod download;
 mod error;
 mod facts;
 mod layout;
+mod pace;
 mod part;
 mod transfer;
 mod wire;
 
+pub use blobs::{drop_stale_parts, evict};
 pub use digest::{Digests, Hasher, PublishedDigest};
-pub use download::{Download, Downloaded, LocalFile, Progress};
+pub use download::{Download, Downloaded, LocalFile, Progress, bytes_to_write};
 pub use error::{Absence, HubError, TransientKind};
 pub use facts::{MAX_FILES, RepoFacts, RepoFile};
 pub use layout::model_dir;
 
 use hf_hub::HFClient;
 use secrecy::{ExposeSecret, SecretString};
+use std::num::NonZeroU64;
 use std::time::Duration;
 use url::Url;
 use wire::Wire;
@@ -54,6 +58,8 @@ pub struct HubSettings {
     pub parallel_files: usize,
     /// Bytes that must stay free on the disk after the download.
     pub keep_free: u64,
+    /// Bytes per second of all transfers together; none: as fast as they come.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 impl HubSettings {
@@ -71,6 +77,7 @@ impl HubSettings {
             first_pause: Duration::from_millis(500),
             parallel_files: 4,
             keep_free: 1 << 30,
+            bandwidth: None,
         }
     }
 }
@@ -81,6 +88,8 @@ pub struct HubClient {
     settings: HubSettings,
     info: HFClient,
     wire: Wire,
+    pace: pace::Pace,
+    flights: blobs::Flights,
 }
 
 impl HubClient {
@@ -108,6 +117,8 @@ impl HubClient {
                 message: format!("the hub client cannot be set up: {error}"),
             })?;
         Ok(Self {
+            pace: pace::Pace::new(settings.bandwidth),
+            flights: blobs::Flights::default(),
             settings,
             info,
             wire,

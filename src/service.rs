@@ -7,11 +7,13 @@
 //!                └────▶ weight setter ◀──scores──┘
 //! ```
 
+pub mod absence;
 pub mod artifacts;
 pub mod fetcher;
 pub mod intake;
 pub mod janitor;
 pub mod judging;
+pub mod room;
 mod rounds;
 pub mod stage;
 pub mod twins;
@@ -19,6 +21,7 @@ pub mod watcher;
 pub mod weight_setter;
 pub mod worker;
 
+pub use absence::Confirmations;
 pub use artifacts::Artifacts;
 pub use rounds::Rounds;
 pub use watcher::{Latest, Watcher};

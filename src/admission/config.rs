@@ -4,11 +4,18 @@
 use super::{json, reject};
 use crate::incentive::eligibility::CONFIG_BYTES_MAX;
 use crate::incentive::{Architecture, Era, Rejection, RejectionCode};
+use gemma::Gemma;
+use raw::Raw;
+use rope::Rope;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub(super) mod gemma;
+mod raw;
+pub(super) mod rope;
+
 /// Keys that load code, other repositories or other models, or change the weights' meaning.
-const FORBIDDEN: [&str; 9] = [
+const FORBIDDEN: [&str; 11] = [
     "auto_map",
     "model_file",
     "quantization_config",
@@ -18,6 +25,8 @@ const FORBIDDEN: [&str; 9] = [
     "vision_config",
     "text_config",
     "audio_config",
+    "torchscript",
+    "pruned_heads",
 ];
 
 /// The attention implementations that name no code of others.
@@ -41,7 +50,7 @@ pub enum ModelDtype {
     Float32,
 }
 
-/// A decoder of the Llama family. Every number lies in the range that its check states, heads and
+/// A decoder-only model. Every number lies in the range that its check states, heads and
 /// widths fit each other.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
@@ -65,8 +74,8 @@ pub struct ModelConfig {
     pub max_position_embeddings: u64,
     /// Added to the mean square in the norms.
     pub rms_norm_eps: f64,
-    /// Base of the rotary embedding.
-    pub rope_theta: f64,
+    /// Rotary embedding.
+    pub rope: Rope,
     /// Whether the output head is the embedding.
     pub tie_word_embeddings: bool,
     /// Element type that the miner names, if any.
@@ -75,6 +84,8 @@ pub struct ModelConfig {
     pub eos_token_ids: Vec<u32>,
     /// Begin-of-text id, within the vocabulary.
     pub bos_token_id: Option<u32>,
+    /// What the Gemma family has besides; there for that family only.
+    pub gemma: Option<Gemma>,
 }
 
 /// One id or several, as the libraries write them.
@@ -94,44 +105,6 @@ impl TokenIds {
     }
 }
 
-/// The keys that are read. Absent ones have the defaults of the published implementations.
-#[derive(Deserialize)]
-struct Raw {
-    architectures: Vec<String>,
-    model_type: String,
-    hidden_size: u64,
-    intermediate_size: u64,
-    num_hidden_layers: u64,
-    num_attention_heads: u64,
-    num_key_value_heads: Option<u64>,
-    head_dim: Option<u64>,
-    vocab_size: u64,
-    max_position_embeddings: u64,
-    rms_norm_eps: Option<f64>,
-    rope_theta: Option<f64>,
-    rope_parameters: Option<RopeParameters>,
-    rope_scaling: Option<RopeParameters>,
-    tie_word_embeddings: Option<bool>,
-    #[serde(alias = "torch_dtype")]
-    dtype: Option<ModelDtype>,
-    eos_token_id: Option<TokenIds>,
-    bos_token_id: Option<u32>,
-    hidden_act: Option<String>,
-    attention_bias: Option<bool>,
-    mlp_bias: Option<bool>,
-    use_sliding_window: Option<bool>,
-    partial_rotary_factor: Option<f64>,
-    layer_types: Option<Vec<String>>,
-}
-
-#[derive(Deserialize)]
-struct RopeParameters {
-    rope_theta: Option<f64>,
-    #[serde(alias = "type")]
-    rope_type: Option<String>,
-    partial_rotary_factor: Option<f64>,
-}
-
 impl ModelConfig {
     /// Reads and checks `config.json`.
     ///
@@ -147,7 +120,7 @@ impl ModelConfig {
         let raw: Raw = serde_json::from_value(Value::Object(keys))
             .map_err(|e| invalid(format!("A key is missing or of the wrong type: {e}.")))?;
         let architecture = accepted_architecture(&raw, era)?;
-        refuse_features(&raw)?;
+        refuse_features(&raw, architecture, era)?;
         let config = build(raw, architecture)?;
         config.check_ranges(era)?;
         Ok(config)
@@ -156,10 +129,11 @@ impl ModelConfig {
     /// `config.json` as it is mounted: the checked values and nothing else of the miner's.
     #[must_use]
     pub fn rewrite(&self, eos_ids: &[u32]) -> Vec<u8> {
+        let layers = 0..self.num_hidden_layers;
         let mut value = serde_json::json!({
             "architectures": [self.architecture.as_str()],
             "model_type": self.architecture.model_type(),
-            "hidden_act": "silu",
+            "hidden_act": activation(self.architecture),
             "hidden_size": self.hidden_size,
             "intermediate_size": self.intermediate_size,
             "num_hidden_layers": self.num_hidden_layers,
@@ -169,15 +143,21 @@ impl ModelConfig {
             "vocab_size": self.vocab_size,
             "max_position_embeddings": self.max_position_embeddings,
             "rms_norm_eps": self.rms_norm_eps,
-            "rope_theta": self.rope_theta,
-            "rope_parameters": {"rope_theta": self.rope_theta, "rope_type": "default"},
+            "rope_theta": self.rope.theta,
+            "rope_parameters": self.rope.to_json(),
             "tie_word_embeddings": self.tie_word_embeddings,
             "attention_bias": false,
             "mlp_bias": false,
             "use_sliding_window": false,
+            "sliding_window": null,
+            "layer_types": layers.map(|i| layer_type(self.architecture, i)).collect::<Vec<_>>(),
             "eos_token_id": eos_ids,
             "bos_token_id": self.bos_token_id,
         });
+        if let Some(gemma) = &self.gemma {
+            value["hidden_activation"] = value["hidden_act"].clone();
+            gemma.write(&mut value);
+        }
         if let Some(dtype) = self.dtype {
             value["torch_dtype"] = serde_json::json!(dtype);
         }
@@ -194,7 +174,7 @@ impl ModelConfig {
                 "{key} is {value}; {low} to {high} are accepted."
             )))
         };
-        let tokens = u64::from(era.scoring.max_prompt_tokens) + u64::from(era.scoring.max_tokens);
+        let tokens = sequence_tokens(era);
         in_range("hidden_size", self.hidden_size, 64, 16_384)?;
         in_range("intermediate_size", self.intermediate_size, 64, 131_072)?;
         in_range("num_hidden_layers", self.num_hidden_layers, 1, 128)?;
@@ -218,9 +198,6 @@ impl ModelConfig {
         }
         if !(1e-8..=1e-2).contains(&self.rms_norm_eps) {
             return Err(invalid("rms_norm_eps must lie in 1e-8 to 1e-2."));
-        }
-        if !(1e2..=1e8).contains(&self.rope_theta) {
-            return Err(invalid("rope_theta must lie in 1e2 to 1e8."));
         }
         let ids = self.eos_token_ids.iter().chain(&self.bos_token_id);
         check_ids(ids, self.eos_token_ids.len(), self.vocab_size)
@@ -251,10 +228,34 @@ fn invalid(detail: impl std::fmt::Display) -> Rejection {
     )
 }
 
+/// Older libraries write an empty table of pruned heads into every file.
+fn no_heads(key: &str, value: &Value) -> bool {
+    key == "pruned_heads" && value.as_object().is_some_and(Map::is_empty)
+}
+
+/// Longest sequence that a job of the era makes.
+fn sequence_tokens(era: &Era) -> u64 {
+    u64::from(era.scoring.max_prompt_tokens) + u64::from(era.scoring.max_tokens)
+}
+
+fn activation(architecture: Architecture) -> &'static str {
+    match architecture.is_gemma() {
+        true => "gelu_pytorch_tanh",
+        false => "silu",
+    }
+}
+
+fn layer_type(architecture: Architecture, index: u64) -> &'static str {
+    match architecture.is_windowed(index) {
+        true => "sliding_attention",
+        false => "full_attention",
+    }
+}
+
 fn refuse_forbidden(keys: &Map<String, Value>) -> Result<(), Rejection> {
     let set = |key: &str| {
         keys.get(key)
-            .is_some_and(|v| !matches!(v, Value::Null | Value::Bool(false)))
+            .is_some_and(|v| !matches!(v, Value::Null | Value::Bool(false)) && !no_heads(key, v))
     };
     if let Some(key) = FORBIDDEN.iter().find(|key| set(key)) {
         return Err(invalid(format!("The key {key} is not accepted.")));
@@ -293,65 +294,81 @@ fn accepted_architecture(raw: &Raw, era: &Era) -> Result<Architecture, Rejection
 }
 
 /// Features that the checked values cannot express: dropping them would score another model.
-fn refuse_features(raw: &Raw) -> Result<(), Rejection> {
-    let ropes = || raw.rope_parameters.iter().chain(&raw.rope_scaling);
-    let scaled = |r: &RopeParameters| r.rope_type.as_deref().is_some_and(|t| t != "default");
+fn refuse_features(raw: &Raw, architecture: Architecture, era: &Era) -> Result<(), Rejection> {
+    let (full, windowed) = raw.ropes();
     let partial = |factor: Option<f64>| factor.is_some_and(|f| f != 1.0);
-    let windowed = |layers: &Vec<String>| layers.iter().any(|l| l != "full_attention");
+    let mut ropes = full.iter().chain(&windowed);
+    let other = |act: &Option<String>| act.as_ref().is_some_and(|a| a != activation(architecture));
+    // A window that is longer than any sequence changes nothing.
+    let bites = !architecture.is_gemma()
+        && raw.use_sliding_window != Some(false)
+        && raw.sliding_window.is_some_and(|w| w < sequence_tokens(era));
+    let types = raw.layer_types.as_deref().unwrap_or_default();
+    let mut typed = (0u64..).zip(types);
     let demanded = [
-        (ropes().any(scaled), "scaled rotary embeddings"),
         (
-            partial(raw.partial_rotary_factor) || ropes().any(|r| partial(r.partial_rotary_factor)),
+            partial(raw.partial_rotary_factor) || ropes.any(|r| partial(r.partial_rotary_factor)),
             "partial rotary embeddings",
         ),
         (
-            raw.hidden_act.as_ref().is_some_and(|act| act != "silu"),
-            "an activation other than silu",
+            other(&raw.hidden_act) || other(&raw.hidden_activation),
+            "an activation other than the architecture's",
         ),
         (raw.attention_bias == Some(true), "attention_bias"),
         (raw.mlp_bias == Some(true), "mlp_bias"),
         (
-            raw.use_sliding_window == Some(true) || raw.layer_types.as_ref().is_some_and(windowed),
-            "sliding windows",
+            raw.use_bidirectional_attention == Some(true),
+            "attention in both directions",
+        ),
+        (
+            raw.use_sliding_window == Some(true)
+                || bites
+                || typed.any(|(i, t)| t != layer_type(architecture, i)),
+            "sliding windows that the architecture does not have or the era's prompts exceed",
+        ),
+        (
+            !windowed.is_empty() && architecture != Architecture::Gemma3,
+            "rotary embeddings for each kind of layer",
         ),
     ];
     match demanded.iter().find(|(is_set, _)| *is_set) {
-        Some((_, feature)) => Err(invalid(format!("It demands {feature}, not accepted yet."))),
+        Some((_, feature)) => Err(invalid(format!("It demands {feature}, not accepted."))),
         None => Ok(()),
     }
 }
 
 fn build(raw: Raw, architecture: Architecture) -> Result<ModelConfig, Rejection> {
-    let mut thetas: Vec<f64> = [raw.rope_theta]
-        .into_iter()
-        .chain(
-            raw.rope_parameters
-                .iter()
-                .chain(&raw.rope_scaling)
-                .map(|r| r.rope_theta),
-        )
-        .flatten()
-        .collect();
-    thetas.dedup();
-    if thetas.len() > 1 {
-        return Err(invalid("It states two different values of rope_theta."));
-    }
-    let head_dim = raw
-        .head_dim
-        .or_else(|| raw.hidden_size.checked_div(raw.num_attention_heads));
+    let missing = |key: &str| invalid(format!("{key} is missing."));
+    let own_width = architecture.is_gemma() || architecture == Architecture::Qwen3;
+    let head_dim = match raw.head_dim {
+        None if own_width => return Err(missing("head_dim")),
+        None => raw.hidden_size.checked_div(raw.num_attention_heads),
+        given => given,
+    };
+    let kv_heads = match raw.num_key_value_heads {
+        None if architecture != Architecture::Llama => {
+            return Err(missing("num_key_value_heads"));
+        }
+        given => given.unwrap_or(raw.num_attention_heads),
+    };
+    let gemma = match architecture.is_gemma() {
+        true => Some(Gemma::read(&raw, architecture)?),
+        false => None,
+    };
     Ok(ModelConfig {
         architecture,
+        rope: Rope::read(&raw, architecture)?,
+        gemma,
         hidden_size: raw.hidden_size,
         intermediate_size: raw.intermediate_size,
         num_hidden_layers: raw.num_hidden_layers,
         num_attention_heads: raw.num_attention_heads,
-        num_key_value_heads: raw.num_key_value_heads.unwrap_or(raw.num_attention_heads),
+        num_key_value_heads: kv_heads,
         head_dim: head_dim.unwrap_or(0),
         vocab_size: raw.vocab_size,
         max_position_embeddings: raw.max_position_embeddings,
         rms_norm_eps: raw.rms_norm_eps.unwrap_or(1e-6),
-        rope_theta: thetas.first().copied().unwrap_or(10_000.0),
-        tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(false),
+        tie_word_embeddings: raw.tie_word_embeddings.unwrap_or(architecture.is_gemma()),
         dtype: raw.dtype,
         eos_token_ids: raw.eos_token_id.map(TokenIds::into_vec).unwrap_or_default(),
         bos_token_id: raw.bos_token_id,

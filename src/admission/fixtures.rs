@@ -22,9 +22,24 @@ pub(super) fn config() -> Value {
     })
 }
 
-/// Byte-pair tokens 0 to 257 and the markers of `ChatML`.
+/// The characters that byte-level tokenizers write bytes 0 to 255 as.
+fn byte_letters() -> impl Iterator<Item = char> {
+    let plain = |b: &u8| matches!(b, 33..=126 | 161..=172 | 174..=255);
+    let mut next = 256u32;
+    (0..=255u8).map(move |b| match plain(&b) {
+        true => char::from(b),
+        false => {
+            next += 1;
+            char::from_u32(next - 1).unwrap()
+        }
+    })
+}
+
+/// The 256 bytes, two tokens that nothing yields, and the markers of `ChatML`.
 pub(super) fn tokenizer() -> Value {
-    let vocab: serde_json::Map<_, _> = (0..258).map(|i| (format!("t{i}"), json!(i))).collect();
+    let bytes = byte_letters().map(String::from);
+    let names = bytes.chain(["t256".to_owned(), "t257".to_owned()]);
+    let vocab: serde_json::Map<_, _> = names.zip(0..).map(|(t, i)| (t, json!(i))).collect();
     let added = |id: u32, content: &str| {
         json!({"id": id, "content": content, "single_word": false, "lstrip": false,
             "rstrip": false, "normalized": false, "special": true})

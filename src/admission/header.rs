@@ -93,8 +93,12 @@ pub struct Header {
 }
 
 impl Header {
-    /// Reads the header of a file of `file_size` bytes and leaves `reader` at the data.
-    pub(super) fn read(reader: &mut impl Read, file_size: u64) -> Result<Self, StreamError> {
+    /// Reads the header of a file of `file_size` bytes and leaves `reader` at the data. Takes no more
+    /// memory than the header's limit, whatever the file claims.
+    ///
+    /// # Errors
+    /// [`StreamError`]: a header that breaks a rule, or a failed read.
+    pub fn read(reader: &mut impl Read, file_size: u64) -> Result<Self, StreamError> {
         if file_size < 8 {
             return Err(bad(format!(
                 "The file has {file_size} bytes, too few for a header."

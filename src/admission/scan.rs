@@ -1,50 +1,122 @@
-//! One pass over a file's data: a digest per tensor, and no value that is no number.
+//! One pass over the data of all files: a digest per tensor, and no value that is no number. Every
+//! tensor is a unit of work of its own, so that one large file keeps all cores busy as well.
 
 use super::header::{Dtype, Header, TensorInfo};
-use super::{StreamError, reject};
+use super::{AdmissionError, StreamError, open, reject, unreadable};
 use crate::incentive::RejectionCode;
 use assay_protocol::TensorEntry;
 use sha2::{Digest, Sha256};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-/// Bytes read at once; a multiple of every element size.
-const CHUNK: usize = 1 << 20;
+/// Bytes read at once: a multiple of every element size, and small enough that the second look at
+/// them finds them in the core's own cache.
+const CHUNK: usize = 128 * 1024;
 
-/// Reads the data of every tensor of `header`.
-pub(super) fn scan(
-    reader: &mut (impl Read + Seek),
-    header: &Header,
-) -> Result<Vec<TensorEntry>, StreamError> {
-    reader.seek(SeekFrom::Start(header.data_start))?;
-    let mut chunk = vec![0; CHUNK];
-    let mut entries = Vec::with_capacity(header.tensors.len());
-    for tensor in &header.tensors {
-        entries.push(scan_tensor(reader, tensor, &mut chunk)?);
-    }
-    // The size was verified by the download: anything more means that the file changed since.
-    if reader.read(&mut chunk[..1])? > 0 {
-        return Err(io::Error::other("the file grew since it was verified").into());
-    }
-    Ok(entries)
+/// One tensor, and where it lies.
+struct Unit<'a> {
+    file: &'a str,
+    shard: &'a File,
+    tensor: &'a TensorInfo,
+    offset: u64,
 }
 
-fn scan_tensor(
-    reader: &mut impl Read,
-    tensor: &TensorInfo,
-    chunk: &mut [u8],
-) -> Result<TensorEntry, StreamError> {
+type Found = Result<TensorEntry, AdmissionError>;
+
+/// Reads the data of every tensor, once, on so many threads. Of several violations the first in the
+/// order of `headers` is returned, whatever the threads do.
+pub(super) fn scan(
+    folder: &Path,
+    headers: &[(String, Header)],
+    cores: NonZeroUsize,
+) -> Result<Vec<TensorEntry>, AdmissionError> {
+    let shards = open_all(folder, headers)?;
+    let units = units(headers, &shards);
+    let (next, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
+    let work = || run(&units, &next, &broken);
+    let threads = cores.get().min(units.len());
+    let mut found: Vec<(usize, Found)> = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut found = work();
+        for other in others {
+            match other.join() {
+                Ok(more) => found.extend(more),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        found
+    });
+    found.sort_unstable_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, found)| found).collect()
+}
+
+/// Opens the files. Their size was verified by the download: another one means that a file changed
+/// since.
+fn open_all(folder: &Path, headers: &[(String, Header)]) -> Result<Vec<File>, AdmissionError> {
+    let mut shards = Vec::with_capacity(headers.len());
+    for (name, header) in headers {
+        let shard = open(folder, name)?;
+        let size = shard.metadata().map_err(|e| unreadable(name, e))?.len();
+        let data: u64 = header.tensors.iter().map(TensorInfo::bytes).sum();
+        if size != header.data_start + data {
+            let changed = io::Error::other("its size changed since it was verified");
+            return Err(unreadable(name, changed));
+        }
+        shards.push(shard);
+    }
+    Ok(shards)
+}
+
+fn units<'a>(headers: &'a [(String, Header)], shards: &'a [File]) -> Vec<Unit<'a>> {
+    let mut units = Vec::new();
+    for ((file, header), shard) in headers.iter().zip(shards) {
+        let mut offset = header.data_start;
+        for tensor in &header.tensors {
+            units.push(Unit {
+                file,
+                shard,
+                tensor,
+                offset,
+            });
+            offset += tensor.bytes();
+        }
+    }
+    units
+}
+
+/// Takes units in order until none is left or one was broken. What was taken before is finished, so
+/// that the first violation is always among what was found.
+fn run(units: &[Unit<'_>], next: &AtomicUsize, broken: &AtomicBool) -> Vec<(usize, Found)> {
+    let mut chunk = vec![0; CHUNK];
+    let mut found = Vec::new();
+    while !broken.load(Ordering::Relaxed) {
+        let index = next.fetch_add(1, Ordering::Relaxed);
+        let Some(unit) = units.get(index) else { break };
+        let entry = scan_tensor(unit, &mut chunk).map_err(|e| e.of_file(unit.file));
+        broken.fetch_or(entry.is_err(), Ordering::Relaxed);
+        found.push((index, entry));
+    }
+    found
+}
+
+fn scan_tensor(unit: &Unit<'_>, chunk: &mut [u8]) -> Result<TensorEntry, StreamError> {
+    let tensor = unit.tensor;
     let mut hash = Sha256::new();
-    let mut left = tensor.bytes();
-    while left > 0 {
-        let size = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
-        let part = &mut chunk[..size];
-        reader.read_exact(part)?;
+    let (mut offset, end) = (unit.offset, unit.offset + tensor.bytes());
+    while offset < end {
+        let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        let part = &mut chunk[..left.min(CHUNK)];
+        unit.shard.read_exact_at(part, offset)?;
         hash.update(&*part);
         if has_non_finite(part, tensor.dtype) {
             let detail = format!("Tensor {:?} holds a NaN or infinite value.", tensor.name);
             return Err(reject(RejectionCode::NonFinite, detail).into());
         }
-        left = left.saturating_sub(u64::try_from(size).unwrap_or(u64::MAX));
+        offset += u64::try_from(part.len()).unwrap_or(u64::MAX);
     }
     Ok(TensorEntry {
         name: tensor.name.clone(),

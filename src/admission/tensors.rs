@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 /// Names and shapes of every tensor of the model. A tied output head has no tensor of its own: it
 /// would be dead weight that makes a copy look different.
-fn expected(config: &ModelConfig) -> BTreeMap<String, Vec<u64>> {
+pub(super) fn expected(config: &ModelConfig) -> BTreeMap<String, Vec<u64>> {
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
     let query = config.num_attention_heads * config.head_dim;
     let key = config.num_key_value_heads * config.head_dim;
@@ -35,6 +35,14 @@ fn expected(config: &ModelConfig) -> BTreeMap<String, Vec<u64>> {
             add("self_attn.q_proj.bias", vec![query]);
             add("self_attn.k_proj.bias", vec![key]);
             add("self_attn.v_proj.bias", vec![key]);
+        }
+        if config.architecture.norms_heads() {
+            add("self_attn.q_norm.weight", vec![config.head_dim]);
+            add("self_attn.k_norm.weight", vec![config.head_dim]);
+        }
+        if config.architecture.is_gemma() {
+            add("pre_feedforward_layernorm.weight", vec![hidden]);
+            add("post_feedforward_layernorm.weight", vec![hidden]);
         }
         add("mlp.gate_proj.weight", vec![inner, hidden]);
         add("mlp.up_proj.weight", vec![inner, hidden]);

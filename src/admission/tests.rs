@@ -158,6 +158,27 @@ fn values_that_are_no_numbers_are_found_in_any_tensor_and_type() {
 }
 
 #[test]
+fn the_same_verdict_and_digest_on_any_number_of_cores() {
+    let mut broken = tensors();
+    for index in [3, 5, 9] {
+        let end = broken[index].data.len();
+        broken[index].data[end - 2..].copy_from_slice(&[0x80, 0x7f]);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let run = |tensors: &[Tensor], cores: usize| {
+        let listed = write(folder.path(), &files(&config(), tensors));
+        let cores = NonZeroUsize::new(cores).unwrap();
+        verify_on(cores, folder.path(), &listed, &era(), Template::ChatMl)
+    };
+    let whole = run(&tensors(), 1).unwrap();
+    for cores in [2, 7, 64] {
+        assert_eq!(run(&tensors(), cores).unwrap(), whole);
+        let rejection = run(&broken, cores).unwrap_err().into_rejection().unwrap();
+        assert!(rejection.detail.contains(&broken[3].name), "{rejection}");
+    }
+}
+
+#[test]
 fn tensors_must_be_exactly_those_of_the_configuration() {
     let code = |tensors: &[Tensor]| verdict(&files(&config(), tensors)).code;
     let mut missing = tensors();

@@ -6,8 +6,10 @@ use super::Failure;
 use super::lifetime::Lifetime;
 use crate::cli::ConfigFile;
 use crate::config::{self, Validator};
-use crate::service::intake::{Confirmations, Intake};
+use crate::service::Confirmations;
+use crate::service::intake::Intake;
 use crate::service::janitor::Janitor;
+use crate::service::room::Room;
 use crate::service::weight_setter::WeightSetter;
 use crate::service::worker::Worker;
 use crate::service::{Rounds, Watcher, fetcher::Fetcher, judging::Judging, stage};
@@ -83,6 +85,7 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
     let janitor = Janitor {
         store: parts.store.clone(),
         artifacts: parts.artifacts.clone(),
+        keep_free: config.store.keep_free.0,
     };
     life.spawn("janitor", janitor.run(life.shutdown.clone()));
     let (store, stop) = (parts.store, life.shutdown.clone());
@@ -95,8 +98,17 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
 }
 
 fn start_stages(life: &mut Lifetime, config: &Validator, parts: &Parts, rounds: &Arc<Rounds>) {
+    let room = Room::new(
+        parts.store.clone(),
+        parts.artifacts.clone(),
+        config.store.keep_free.0,
+        usize::from(config.hub.ahead),
+    );
     for n in 0..FETCHERS {
         let fetcher = Fetcher {
+            store: parts.store.clone(),
+            room: room.clone(),
+            confirmations: CONFIRMATIONS,
             hub: parts.hub.clone(),
             eras: config.eras.clone(),
             latest: rounds.latest.clone(),

@@ -80,6 +80,11 @@ pub struct Hub {
     pub download_timeout: Duration,
     /// Files fetched at the same time.
     pub parallel_files: u16,
+    /// Models that lie fetched or are being fetched while scorers work on others.
+    pub ahead: u16,
+    /// Bytes per second of all downloads together; none: as fast as they come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bandwidth: Option<Bytes>,
 }
 
 impl Hub {
@@ -219,6 +224,11 @@ pub(super) fn hub(mut s: Section<'_>) -> Option<Hub> {
     let stall_timeout = s.duration("stall_timeout", MINUTE, HOUR);
     let download_timeout = s.duration("download_timeout", 2 * HOUR, DAY);
     let parallel_files = s.within("parallel_files", 4, 1..=16);
+    let ahead = s.within("ahead", 2, 1..=64);
+    let bandwidth = s.optional::<Bytes>("bandwidth");
+    if bandwidth == Some(Bytes(0)) {
+        s.problem("bandwidth", "must be above 0; leave it out for no limit");
+    }
     s.finish();
     Some(Hub {
         endpoint: endpoint?,
@@ -228,6 +238,8 @@ pub(super) fn hub(mut s: Section<'_>) -> Option<Hub> {
         stall_timeout,
         download_timeout,
         parallel_files,
+        ahead,
+        bandwidth,
     })
 }
 

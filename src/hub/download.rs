@@ -1,5 +1,6 @@
 //! Downloading named files of a pinned commit into a folder.
 
+use super::blobs::{self, Place};
 use super::layout::{check_file_name, commit_id, repo_id};
 use super::transfer::Transfer;
 use super::{HubClient, HubError, RepoFile, TransientKind};
@@ -22,6 +23,9 @@ pub struct Download<'a> {
     pub files: &'a [RepoFile],
     /// The folder to hold exactly these files; see [`super::model_dir`]. Made if it is not there.
     pub dest: &'a Path,
+    /// The folder, on the same file system, where files with a published SHA-256 lie under that.
+    /// They are links to it in `dest`, so that models share equal files. Made if it is not there.
+    pub blobs: &'a Path,
 }
 
 /// A checked request: where every file of a download comes from and goes to.
@@ -29,6 +33,7 @@ pub(super) struct Pin<'a> {
     pub(super) repo: RepoId,
     pub(super) revision: Revision,
     pub(super) dest: &'a Path,
+    pub(super) blobs: &'a Path,
 }
 
 /// How far a download is.
@@ -78,7 +83,8 @@ impl HubClient {
     ) -> Result<Downloaded, HubError> {
         let (pin, total) = check(&job)?;
         make_folders(job.dest)?;
-        self.check_space(&job)?;
+        blobs::make_folder(job.blobs)?;
+        self.check_space(&pin, job.files)?;
         let meter = Meter {
             done: AtomicU64::new(0),
             received: AtomicU64::new(0),
@@ -109,7 +115,7 @@ impl HubClient {
         meter: &Meter<'_>,
     ) -> Result<Vec<LocalFile>, HubError> {
         let transfers = files.iter().map(|file| {
-            let transfer = Transfer::new(&self.wire, &self.settings, pin, file, meter);
+            let transfer = Transfer::new(self, pin, file, meter);
             async move { transfer.run().await }
         });
         stream::iter(transfers.collect::<Vec<_>>())
@@ -118,21 +124,15 @@ impl HubClient {
             .await
     }
 
-    fn check_space(&self, job: &Download<'_>) -> Result<(), HubError> {
-        let missing = |file: &RepoFile| {
-            let there = [job.dest.join(&file.path), part_path(job.dest, &file.path)];
-            let there = there.iter().filter_map(|path| fs::metadata(path).ok());
-            file.size
-                .saturating_sub(there.map(|meta| meta.len()).max().unwrap_or(0))
-        };
-        let needed = job.files.iter().map(missing).fold(0, u64::saturating_add);
-        let disk = rustix::fs::statvfs(job.dest)
-            .map_err(|e| HubError::disk("measure the disk of", job.dest, e.into()))?;
+    fn check_space(&self, pin: &Pin<'_>, files: &[RepoFile]) -> Result<(), HubError> {
+        let needed = needed(pin, files);
+        let disk = rustix::fs::statvfs(pin.dest)
+            .map_err(|e| HubError::disk("measure the disk of", pin.dest, e.into()))?;
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let keep_free = self.settings.keep_free;
         if needed > 0 && needed.saturating_add(keep_free) > free {
             return Err(HubError::NoSpace {
-                dir: job.dest.to_owned(),
+                dir: pin.dest.to_owned(),
                 needed,
                 free,
                 keep_free,
@@ -174,10 +174,22 @@ impl Meter<'_> {
     }
 }
 
-/// Where a file lies until it is complete. The folder's name is no plain name, so that no file of
-/// a repository can meet it.
-pub(super) fn part_path(dest: &Path, file: &str) -> PathBuf {
-    dest.join(".parts").join(format!("{file}.part"))
+/// Bytes that a download still has to write; what lies there already, whole or in part, is not
+/// counted.
+#[must_use]
+pub fn bytes_to_write(job: &Download<'_>) -> u64 {
+    check(job).map_or(u64::MAX, |(pin, _)| needed(&pin, job.files))
+}
+
+fn needed(pin: &Pin<'_>, files: &[RepoFile]) -> u64 {
+    let missing = |file: &RepoFile| {
+        let Place { whole, part } = Place::of(pin, file);
+        let there = [whole, part, pin.dest.join(&file.path)];
+        let there = there.iter().filter_map(|path| fs::metadata(path).ok());
+        file.size
+            .saturating_sub(there.map(|meta| meta.len()).max().unwrap_or(0))
+    };
+    files.iter().map(missing).fold(0, u64::saturating_add)
 }
 
 fn check<'a>(job: &Download<'a>) -> Result<(Pin<'a>, u64), HubError> {
@@ -185,6 +197,7 @@ fn check<'a>(job: &Download<'a>) -> Result<(Pin<'a>, u64), HubError> {
         repo: repo_id(job.repo)?,
         revision: commit_id(job.revision)?,
         dest: job.dest,
+        blobs: job.blobs,
     };
     let mut seen = HashSet::new();
     let mut total = 0_u64;
@@ -213,8 +226,10 @@ fn make_folders(dest: &Path) -> Result<(), HubError> {
 fn close_folder(job: &Download<'_>) -> Result<(), HubError> {
     let (dest, parts) = (job.dest, job.dest.join(".parts"));
     fs::remove_dir_all(&parts).map_err(|e| HubError::disk("remove", &parts, e))?;
-    let folder = fs::File::open(dest).and_then(|dir| dir.sync_all());
-    folder.map_err(|e| HubError::disk("sync", dest, e))?;
+    for folder in [job.blobs, dest] {
+        let synced = fs::File::open(folder).and_then(|dir| dir.sync_all());
+        synced.map_err(|e| HubError::disk("sync", folder, e))?;
+    }
     let wanted: HashSet<&str> = job.files.iter().map(|file| file.path.as_str()).collect();
     for entry in fs::read_dir(dest).map_err(|e| HubError::disk("list", dest, e))? {
         let entry = entry.map_err(|e| HubError::disk("list", dest, e))?;

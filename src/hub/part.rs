@@ -3,10 +3,10 @@
 use super::{Digests, Hasher, HubError, RepoFile, TransientKind};
 use rustix::fs::{Mode, OFlags};
 use std::fs::{self, File, Permissions, TryLockError};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use tokio::io::{AsyncSeekExt, AsyncWriteExt, BufWriter};
+use tokio::task::JoinHandle;
 
 /// Bytes gathered before they go to the disk, and read at once when hashing.
 const BUFFER: usize = 1 << 20;
@@ -15,9 +15,24 @@ const BUFFER: usize = 1 << 20;
 pub(super) struct Part {
     path: PathBuf,
     file: RepoFile,
-    out: BufWriter<tokio::fs::File>,
-    hasher: Hasher,
+    gathered: Vec<u8>,
+    disk: Disk,
     len: u64,
+}
+
+/// The file and the hash of what it holds: at hand, or with the thread that writes and hashes the
+/// last buffer while the next one fills.
+enum Disk {
+    Idle(Held),
+    Busy(JoinHandle<(Held, io::Result<()>)>),
+    /// A write ended its thread; nothing more can be done with this part.
+    Gone,
+}
+
+struct Held {
+    out: File,
+    hasher: Hasher,
+    spare: Vec<u8>,
 }
 
 impl Part {
@@ -25,32 +40,34 @@ impl Part {
     /// file may have are not resumed.
     pub(super) async fn open(path: PathBuf, file: RepoFile) -> Result<Self, HubError> {
         off_thread("hash", path.clone(), move || {
-            let mut std_file = open_locked(&path)?;
+            let mut out = open_locked(&path)?;
             let mut hasher = Hasher::like(&file.digest, file.size);
-            let mut len = std_file
+            let mut len = out
                 .metadata()
                 .map_err(|e| HubError::disk("measure", &path, e))?
                 .len();
             if len > file.size {
-                std_file
-                    .set_len(0)
+                out.set_len(0)
                     .map_err(|e| HubError::disk("empty", &path, e))?;
             }
-            len = hash_all(&mut std_file, &mut hasher)
-                .map_err(|e| HubError::disk("read", &path, e))?;
-            let out = tokio::fs::File::from_std(std_file);
+            len = hash_all(&mut out, &mut hasher).map_err(|e| HubError::disk("read", &path, e))?;
+            let held = Held {
+                out,
+                hasher,
+                spare: Vec::with_capacity(BUFFER),
+            };
             Ok(Self {
-                out: BufWriter::with_capacity(BUFFER, out),
                 path,
                 file,
-                hasher,
+                gathered: Vec::with_capacity(BUFFER),
+                disk: Disk::Idle(held),
                 len,
             })
         })
         .await
     }
 
-    /// Bytes held and hashed.
+    /// Bytes held.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
@@ -60,49 +77,85 @@ impl Part {
         self.file.size.saturating_sub(self.len)
     }
 
-    /// Takes the next bytes; at most [`Part::missing`].
+    /// Takes the next bytes; at most [`Part::missing`]. Waits only when the disk is slower than the
+    /// hub by a whole buffer.
     pub(super) async fn append(&mut self, bytes: &[u8]) -> Result<(), HubError> {
-        let written = self.out.write_all(bytes).await;
-        written.map_err(|e| HubError::disk("write", &self.path, e))?;
-        self.hasher.update(bytes);
+        self.gathered.extend_from_slice(bytes);
         self.len += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if self.gathered.len() >= BUFFER {
+            self.write_gathered().await?;
+        }
         Ok(())
     }
 
     /// Hands gathered bytes to the system, so that a later attempt finds them.
     pub(super) async fn flush(&mut self) -> Result<(), HubError> {
-        let flushed = self.out.flush().await;
-        flushed.map_err(|e| HubError::disk("write", &self.path, e))
+        if !self.gathered.is_empty() {
+            self.write_gathered().await?;
+        }
+        let held = self.settle().await?;
+        self.disk = Disk::Idle(held);
+        Ok(())
+    }
+
+    async fn write_gathered(&mut self) -> Result<(), HubError> {
+        let mut held = self.settle().await?;
+        let buffer = std::mem::replace(&mut self.gathered, std::mem::take(&mut held.spare));
+        self.disk = Disk::Busy(tokio::task::spawn_blocking(move || {
+            let mut buffer = buffer;
+            let written = held.out.write_all(&buffer);
+            held.hasher.update(&buffer);
+            buffer.clear();
+            held.spare = buffer;
+            (held, written)
+        }));
+        Ok(())
+    }
+
+    /// Waits for the write in flight.
+    async fn settle(&mut self) -> Result<Held, HubError> {
+        let stopped = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
+        let ended = match std::mem::replace(&mut self.disk, Disk::Gone) {
+            Disk::Idle(held) => return Ok(held),
+            Disk::Busy(writing) => writing.await.map_err(|e| stopped(&e)),
+            Disk::Gone => Err(stopped(&"an earlier write failed")),
+        };
+        ended
+            .and_then(|(held, written)| written.map(|()| held))
+            .map_err(|e| HubError::disk("write", &self.path, e))
     }
 
     /// Throws all bytes away.
     pub(super) async fn restart(&mut self) -> Result<(), HubError> {
-        self.flush().await?;
-        let emptied = async {
-            self.out.get_mut().set_len(0).await?;
-            self.out.rewind().await
-        };
-        let emptied = emptied.await;
+        self.gathered.clear();
+        let mut held = self.settle().await?;
+        let emptied = held.out.set_len(0).and_then(|()| held.out.rewind());
         emptied.map_err(|e| HubError::disk("empty", &self.path, e))?;
-        self.hasher = Hasher::like(&self.file.digest, self.file.size);
+        held.hasher = Hasher::like(&self.file.digest, self.file.size);
+        self.disk = Disk::Idle(held);
         self.len = 0;
         Ok(())
     }
 
     /// The digests of the bytes held.
-    pub(super) fn digests(&self) -> Digests {
-        self.hasher.clone().finish()
+    pub(super) async fn digests(&mut self) -> Result<Digests, HubError> {
+        self.flush().await?;
+        let held = self.settle().await?;
+        let digests = held.hasher.clone().finish();
+        self.disk = Disk::Idle(held);
+        Ok(digests)
     }
 
     /// Makes the bytes durable and gives them their name, readable by all.
     pub(super) async fn publish(mut self, name: PathBuf) -> Result<(), HubError> {
         self.flush().await?;
-        let std_file = self.out.into_inner().into_std().await;
+        let held = self.settle().await?;
         let path = self.path;
         off_thread("publish", path.clone(), move || {
-            let named = std_file
+            let named = held
+                .out
                 .set_permissions(Permissions::from_mode(0o644))
-                .and_then(|()| std_file.sync_all())
+                .and_then(|()| held.out.sync_all())
                 .and_then(|()| fs::rename(&path, &name));
             named.map_err(|e| HubError::disk("publish", &path, e))
         })

@@ -1,10 +1,12 @@
 //! One file's way from the hub to the disk.
 
-use super::download::{LocalFile, Meter, Pin, part_path};
+use super::blobs::{Flights, Place};
+use super::download::{LocalFile, Meter, Pin};
 use super::error::clean;
+use super::pace::Pace;
 use super::part::{Part, hash_finished};
 use super::wire::{Wire, header, lost};
-use super::{Digests, HubError, HubSettings, PublishedDigest, RepoFile, TransientKind};
+use super::{Digests, HubClient, HubError, HubSettings, PublishedDigest, RepoFile, TransientKind};
 use crate::retry::{RetryPolicy, retry};
 use reqwest::header::{
     CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap, HeaderName, HeaderValue,
@@ -18,6 +20,8 @@ use std::time::Duration;
 pub(super) struct Transfer<'a> {
     wire: &'a Wire,
     settings: &'a HubSettings,
+    pace: &'a Pace,
+    flights: &'a Flights,
     pin: &'a Pin<'a>,
     file: &'a RepoFile,
     meter: &'a Meter<'a>,
@@ -35,15 +39,16 @@ struct Past {
 
 impl<'a> Transfer<'a> {
     pub(super) fn new(
-        wire: &'a Wire,
-        settings: &'a HubSettings,
+        client: &'a HubClient,
         pin: &'a Pin<'a>,
         file: &'a RepoFile,
         meter: &'a Meter<'a>,
     ) -> Self {
         Self {
-            wire,
-            settings,
+            wire: &client.wire,
+            settings: &client.settings,
+            pace: &client.pace,
+            flights: &client.flights,
             pin,
             file,
             meter,
@@ -54,7 +59,17 @@ impl<'a> Transfer<'a> {
     /// Brings the file under its name, within the settings' attempts.
     pub(super) async fn run(&self) -> Result<LocalFile, HubError> {
         let name = self.pin.dest.join(&self.file.path);
-        if let Some(digests) = hash_finished(name, self.file.clone()).await? {
+        let place = Place::of(self.pin, self.file);
+        if let Some(digests) = hash_finished(name.clone(), self.file.clone()).await? {
+            self.meter.add(self.file.size);
+            return Ok(self.local(digests));
+        }
+        let _turn = self.flights.turn(&place.whole).await;
+        // Another model may hold the same content already.
+        if place.whole != name
+            && let Some(digests) = hash_finished(place.whole.clone(), self.file.clone()).await?
+        {
+            place.link(&name)?;
             self.meter.add(self.file.size);
             return Ok(self.local(digests));
         }
@@ -64,20 +79,20 @@ impl<'a> Transfer<'a> {
             first_pause: self.settings.first_pause,
             longest_pause: Duration::from_secs(30),
         };
-        retry(&policy, || self.attempt()).await
+        retry(&policy, || self.attempt(&place)).await
     }
 
-    async fn attempt(&self) -> Result<LocalFile, HubError> {
+    async fn attempt(&self, place: &Place) -> Result<LocalFile, HubError> {
         self.confirm().await?;
-        let path = part_path(self.pin.dest, &self.file.path);
-        let mut part = Part::open(path, self.file.clone()).await?;
+        let mut part = Part::open(place.part.clone(), self.file.clone()).await?;
         self.meter.add(part.len());
         if let Err(error) = self.fill(&mut part).await {
             self.meter.take_back(part.len());
             return Err(error);
         }
-        let digests = part.digests();
-        part.publish(self.pin.dest.join(&self.file.path)).await?;
+        let digests = part.digests().await?;
+        part.publish(place.whole.clone()).await?;
+        place.link(&self.pin.dest.join(&self.file.path))?;
         Ok(self.local(digests))
     }
 
@@ -124,7 +139,7 @@ impl<'a> Transfer<'a> {
             part.flush().await?;
             poured?;
         }
-        let digests = part.digests();
+        let digests = part.digests().await?;
         let found = digests.like(&self.file.digest);
         if found.as_ref() == Some(&self.file.digest) {
             return Ok(());
@@ -186,6 +201,7 @@ impl<'a> Transfer<'a> {
             }
             part.append(&chunk).await?;
             self.meter.add(bytes);
+            self.pace.pass(bytes).await;
         }
         match part.missing() {
             0 => Ok(()),

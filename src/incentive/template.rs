@@ -44,9 +44,6 @@ impl Template {
         Self::Qwen2dot5,
     ];
 
-    /// The templates that this node can render; an era can offer only these.
-    pub const RENDERED: &'static [Self] = &[Self::ChatMl];
-
     /// The name as committed.
     #[must_use]
     pub fn as_str(self) -> &'static str {

@@ -89,6 +89,14 @@ fn from_result(report: Report, job: &Job) -> Outcome {
             );
             Outcome::Fault(Fault::retryable(Party::Engine, "PROOF_MISMATCH", text))
         }
+        // The node accepted architecture and configuration by its own rules before, so a scorer that
+        // refuses them lacks a feature that the era promises.
+        ExitClass::Miner if matches!(code, ResultCode::Arch | ResultCode::Config) => {
+            let text = format!(
+                "the scorer cannot run what the era admits; use one that can, or append an era: {detail}"
+            );
+            Outcome::Fault(Fault::permanent(Party::Engine, code.as_str(), text))
+        }
         ExitClass::Miner => Outcome::Rejected(Rejection::new(rejection_code(code), detail)),
         ExitClass::MinerIfConfirmed => Outcome::Suspect {
             code: code.as_str(),
@@ -103,8 +111,6 @@ fn rejection_code(code: ResultCode) -> RejectionCode {
     match code {
         ResultCode::Files => RejectionCode::FileMissing,
         ResultCode::Format => RejectionCode::Format,
-        ResultCode::Config => RejectionCode::ConfigInvalid,
-        ResultCode::Arch => RejectionCode::ArchitectureUnknown,
         ResultCode::Tokenizer | ResultCode::Vocab => RejectionCode::TokenizerInvalid,
         ResultCode::NonFinite => RejectionCode::NonFinite,
         ResultCode::Shape => RejectionCode::TensorSet,

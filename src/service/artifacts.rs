@@ -24,6 +24,7 @@ impl Artifacts {
         };
         for folder in [
             artifacts.downloads(),
+            artifacts.blobs(),
             artifacts.mounts(),
             artifacts.jobs(),
             artifacts.replies(),
@@ -37,6 +38,21 @@ impl Artifacts {
     #[must_use]
     pub fn downloads(&self) -> PathBuf {
         self.root.join("downloads")
+    }
+
+    /// Large files by their SHA-256, linked from downloads and mounts.
+    #[must_use]
+    pub fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    /// Bytes free on the disk, to those who are not root.
+    ///
+    /// # Errors
+    /// When the disk cannot be asked.
+    pub fn free_bytes(&self) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(&self.root)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 
     /// What scorers see of models: verified weights and a rewritten configuration.

@@ -1,18 +1,23 @@
 //! The fetch stage: download, verify, lay out what the scorer will see. The next models are fetched
 //! while the present one is scored.
 
-use super::Latest;
+use super::absence::Confirmations;
 use super::artifacts::Artifacts;
-use super::intake;
+use super::room::Room;
+use super::rounds::store_fault;
 use super::stage::Work;
+use super::{Latest, intake};
 use crate::admission::{self, Verified};
 use crate::bittensor::BlockNumber;
+use crate::clock::now_ms;
 use crate::fault::{Fault, Party};
-use crate::hub::{Download, Downloaded, HubClient, HubError, RepoFile, model_dir};
+use crate::hub::{
+    Download, Downloaded, HubClient, HubError, Progress, RepoFile, bytes_to_write, model_dir,
+};
 use crate::incentive::eligibility::{self, Facts, ModelFiles, Repo};
 use crate::incentive::{Era, Rejection, RejectionCode, Submission, era_at};
 use crate::shutdown::Shutdown;
-use crate::store::{Advance, Lease, Outcome, Stage, SubmissionId};
+use crate::store::{Advance, Lease, Outcome, Stage, Store, SubmissionId};
 use assay_protocol::ModelFile;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -49,6 +54,12 @@ pub struct Fetcher {
     pub latest: Latest,
     /// Folders.
     pub artifacts: Artifacts,
+    /// The store, for the ledger of faults.
+    pub store: Store,
+    /// How far fetching may run ahead.
+    pub room: Room,
+    /// When a model that vanished counts against its miner.
+    pub confirmations: Confirmations,
 }
 
 impl Work for Fetcher {
@@ -93,12 +104,13 @@ impl Fetcher {
             Ok(checked) => checked?,
             Err(error) => return Err(Fault::permanent(Party::Node, "PANIC", error)),
         };
+        // The mount holds links to the same bytes, so the download is no longer needed; that of a
+        // rejected model never was.
+        remove_download(&dir, lease.submission.id).await;
         let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(rejection) => return Ok(Outcome::Rejected(rejection)),
         };
-        // The mount holds links to the same bytes, so the download is no longer needed.
-        remove_download(&dir, lease.submission.id).await;
         // The score stage looks for equals, once the digest is recorded.
         Ok(Outcome::Advance(Advance {
             tensor_digest: Some(fetched.tensor_digest.clone()),
@@ -131,11 +143,10 @@ impl Fetcher {
         era: &Era,
     ) -> Result<Result<(ModelFiles, Vec<RepoFile>), Rejection>, Fault> {
         let (repo, revision) = pinned(lease)?;
-        let facts = self
-            .hub
-            .facts(repo, Some(revision))
-            .await
-            .map_err(|e| e.fault())?;
+        let facts = match self.hub.facts(repo, Some(revision)).await {
+            Ok(facts) => facts,
+            Err(error) => return self.absent(lease, submission, era, error).await.map(Err),
+        };
         let files: Vec<_> = facts.files.iter().map(intake::rule_file).collect();
         let snapshot = self.latest.borrow().clone();
         let neuron = snapshot
@@ -154,6 +165,34 @@ impl Fetcher {
         Ok(Ok((chosen, listed)))
     }
 
+    /// A model that was there when it was queued and is gone: the miner's doing once the hub has said
+    /// so often enough, trouble of the hub until then.
+    async fn absent(
+        &self,
+        lease: &Lease,
+        submission: &Submission,
+        era: &Era,
+        error: HubError,
+    ) -> Result<Rejection, Fault> {
+        let HubError::Unavailable { message, .. } = &error else {
+            return Err(error.fault());
+        };
+        let history = self.store.reader().history(lease.submission.id).await;
+        let ledger = history.map_err(store_fault)?.faults;
+        if !self.confirmations.met(&ledger, now_ms()) {
+            return Err(error.fault());
+        }
+        let gone = Facts {
+            // Whether the hotkey is still registered is another question, asked before.
+            registered_at: Some(submission.block),
+            repo: Repo::Unavailable(message),
+        };
+        match eligibility::check(submission, &gone, era) {
+            Err(rejection) => Ok(rejection),
+            Ok(_) => Err(error.fault()),
+        }
+    }
+
     async fn download(
         &self,
         lease: &Lease,
@@ -167,10 +206,14 @@ impl Fetcher {
             revision,
             files: listed,
             dest: &dest,
+            blobs: &self.artifacts.blobs(),
         };
+        let id = lease.submission.id;
+        let room = self.room.reserve(id, bytes_to_write(&job)).await?;
         let total = chosen.weight_bytes();
-        tracing::info!(submission = %lease.submission.id, repo, bytes = total, "fetching");
-        match self.hub.download(job, &|_| {}).await {
+        tracing::info!(submission = %id, repo, bytes = total, "fetching");
+        let report = |progress: Progress| room.left(progress.total.saturating_sub(progress.done));
+        match self.hub.download(job, &report).await {
             Ok(downloaded) => Ok(Ok(downloaded)),
             // The digest was published at a pinned revision, and the hub delivered other bytes twice.
             Err(error @ HubError::DigestMismatch { .. }) => Ok(Err(Rejection::new(

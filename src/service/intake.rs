@@ -1,7 +1,7 @@
 //! Commitments in, submissions out: recorded once, then admitted with the hub's facts.
 
-use super::Latest;
-use super::twins;
+use super::absence::{self, Confirmations};
+use super::{Latest, twins};
 use crate::bittensor::{BlockNumber, Commitment, CommitmentField, Hotkey, SubnetSnapshot};
 use crate::clock::now_ms;
 use crate::fault::Fault;
@@ -22,15 +22,6 @@ const PAGE: u32 = 200;
 /// Pause before the hub is asked again about a submission, after a fault.
 const HUB_PAUSE: Duration = Duration::from_secs(60);
 
-/// When a repository that the hub calls unavailable counts against its miner.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Confirmations {
-    /// Answers of that kind in a row.
-    pub count: u32,
-    /// Time between two that count.
-    pub apart: Duration,
-}
-
 /// The loop that admits commitments.
 #[derive(Debug)]
 pub struct Intake {
@@ -40,15 +31,9 @@ pub struct Intake {
     confirmations: Confirmations,
     latest: Latest,
     seen: HashSet<(Hotkey, BlockNumber)>,
-    asked: HashMap<SubmissionId, Asked>,
-}
-
-/// What the hub said of a submission that waits. Lost at a restart, which only makes the miner's
-/// side of the wait longer.
-#[derive(Debug, Clone, Copy, Default)]
-struct Asked {
-    unavailable: u32,
-    not_before_ms: u64,
+    /// Not to be asked about before this time, unix milliseconds. Lost at a restart: then the hub
+    /// is asked at once, which counts for nothing.
+    not_before_ms: HashMap<SubmissionId, u64>,
 }
 
 impl Intake {
@@ -61,7 +46,7 @@ impl Intake {
         confirmations: Confirmations,
         latest: Latest,
     ) -> Self {
-        let (seen, asked) = (HashSet::new(), HashMap::new());
+        let (seen, not_before_ms) = (HashSet::new(), HashMap::new());
         Self {
             store,
             hub,
@@ -69,7 +54,7 @@ impl Intake {
             confirmations,
             latest,
             seen,
-            asked,
+            not_before_ms,
         }
     }
 
@@ -118,12 +103,10 @@ impl Intake {
     async fn admit_waiting(&mut self, snapshot: &SubnetSnapshot) -> Result<(), StoreError> {
         let waiting = self.waiting().await?;
         let ids: HashSet<_> = waiting.iter().map(|s| s.id).collect();
-        self.asked.retain(|id, _| ids.contains(id));
+        self.not_before_ms.retain(|id, _| ids.contains(id));
         for stored in waiting {
-            let due = self
-                .asked
-                .get(&stored.id)
-                .is_none_or(|a| a.not_before_ms <= now_ms());
+            let not_before = self.not_before_ms.get(&stored.id);
+            let due = not_before.is_none_or(|at| *at <= now_ms());
             if due {
                 self.admit(&stored, snapshot).await?;
             }
@@ -213,7 +196,7 @@ impl Intake {
         self.store
             .settle(stored.id, Some(model), admission, now_ms())
             .await?;
-        self.asked.remove(&stored.id);
+        self.not_before_ms.remove(&stored.id);
         match key.filter(|_| queued) {
             Some(key) => {
                 self.settle_twins(stored, Fingerprint::WeightsKey(key))
@@ -238,14 +221,14 @@ impl Intake {
         reason: String,
         (snapshot, era): (&SubnetSnapshot, &Era),
     ) -> Result<(), StoreError> {
-        let asked = self.asked.entry(stored.id).or_default();
-        asked.unavailable += 1;
-        if asked.unavailable < self.confirmations.count {
+        let ledger = self.store.reader().history(stored.id).await?.faults;
+        let counted = self.confirmations.counted(&ledger, now_ms());
+        if counted < self.confirmations.count {
             let detail = format!(
-                "{reason} (answer {} of {})",
-                asked.unavailable, self.confirmations.count
+                "{reason} (answer {counted} of {})",
+                self.confirmations.count
             );
-            let fault = Fault::retryable(crate::fault::Party::Hub, "HUB_REPO_UNAVAILABLE", detail);
+            let fault = Fault::retryable(crate::fault::Party::Hub, absence::CODE, detail);
             return self
                 .postpone(stored.id, fault, self.confirmations.apart)
                 .await;
@@ -271,7 +254,7 @@ impl Intake {
         tracing::warn!(submission = %id, %fault, "admission waits");
         let now = now_ms();
         let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        self.asked.entry(id).or_default().not_before_ms = now.saturating_add(pause_ms);
+        self.not_before_ms.insert(id, now.saturating_add(pause_ms));
         self.store.record_fault(Some(id), fault, now).await
     }
 }

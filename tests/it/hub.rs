@@ -7,12 +7,13 @@
 mod faults;
 mod listing;
 mod python;
+mod shared;
 
 use assay::demo::model_hub::{ModelHub, publish};
 use assay::hub::{Download, HubClient, HubSettings, RepoFacts, RepoFile, model_dir};
 use rand::{RngCore, SeedableRng};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
 use tempfile::TempDir;
@@ -28,6 +29,7 @@ const WEIGHTS: usize = 3_000_000;
 struct World {
     root: TempDir,
     out: TempDir,
+    blobs: PathBuf,
     revision: String,
     tasks: JoinSet<std::io::Result<()>>,
     stop: CancellationToken,
@@ -39,6 +41,7 @@ impl World {
         let revision = publish(root.path(), REPO, source(7).path()).unwrap();
         Self {
             root,
+            blobs: out.path().join("blobs"),
             out,
             revision,
             tasks: JoinSet::new(),
@@ -66,12 +69,25 @@ impl World {
         model_dir(self.out.path(), REPO, &self.revision).unwrap()
     }
 
-    fn job<'a>(&'a self, files: &'a [RepoFile], dest: &'a PathBuf) -> Download<'a> {
+    fn blobs(&self) -> &Path {
+        &self.blobs
+    }
+
+    /// Where the weights lie until they are complete.
+    fn part(&self) -> PathBuf {
+        let mut hasher = assay::hub::Hasher::sha256();
+        hasher.update(&self.published("model.safetensors"));
+        let sha256 = hasher.finish().sha256;
+        self.blobs().join(format!(".parts/{sha256}.part"))
+    }
+
+    fn job<'a>(&'a self, files: &'a [RepoFile], dest: &'a Path) -> Download<'a> {
         Download {
             repo: REPO,
             revision: &self.revision,
             files,
             dest,
+            blobs: &self.blobs,
         }
     }
 

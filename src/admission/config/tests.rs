@@ -27,7 +27,7 @@ fn defaults_are_the_libraries() {
     }
     let parsed = parse(&short).unwrap();
     assert_eq!((parsed.num_key_value_heads, parsed.head_dim), (2, 32));
-    assert!((parsed.rope_theta - 10_000.0).abs() < 1e-9);
+    assert!((parsed.rope.theta - 10_000.0).abs() < 1e-9);
     assert!((parsed.rms_norm_eps - 1e-6).abs() < 1e-12);
     assert!(!parsed.tie_word_embeddings);
 }
@@ -57,6 +57,8 @@ fn forbidden_keys_are_refused_and_their_empty_forms_are_not() {
         ("vision_config", json!({})),
         ("custom_pipelines", json!([])),
         ("model_file", json!("evil.py")),
+        ("torchscript", json!(true)),
+        ("pruned_heads", json!({"0": [1]})),
         ("_attn_implementation_internal", json!("evil/kernels")),
         ("_attn_implementation", json!("evil/kernels:main")),
     ] {
@@ -67,6 +69,7 @@ fn forbidden_keys_are_refused_and_their_empty_forms_are_not() {
     for (key, value) in [
         ("quantization_config", Value::Null),
         ("trust_remote_code", json!(false)),
+        ("pruned_heads", json!({})),
         ("_attn_implementation", json!("sdpa")),
         ("_attn_implementation_autoset", json!(true)),
     ] {
@@ -96,6 +99,17 @@ fn features_that_would_be_lost_are_refused() {
         ("mlp_bias", json!(true)),
         ("use_sliding_window", json!(true)),
         ("layer_types", json!(["sliding_attention"])),
+        ("sliding_window", json!(6543)),
+        ("use_bidirectional_attention", json!(true)),
+        (
+            "rope_parameters",
+            json!({"full_attention": {"rope_theta": 1e4}, "sliding_attention": {"rope_theta": 1e4}}),
+        ),
+        (
+            "rope_scaling",
+            json!({"rope_type": "llama3", "factor": 1e9, "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}),
+        ),
     ] {
         let rejection = parse(&with(key, value.clone())).unwrap_err();
         assert_eq!(
@@ -181,6 +195,99 @@ fn text_that_is_no_configuration_is_refused() {
     ] {
         let rejection = ModelConfig::parse(text.as_bytes(), &era()).unwrap_err();
         assert_eq!(rejection.code, RejectionCode::ConfigInvalid);
+    }
+}
+
+#[test]
+fn what_llama_3_1_writes_is_kept() {
+    let scaling = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+    let old = parse(&with("rope_scaling", scaling.clone())).unwrap();
+    let mut parameters = scaling;
+    parameters["rope_theta"] = json!(10000.0);
+    let new = parse(&with("rope_parameters", parameters.clone())).unwrap();
+    assert_eq!(old, new);
+    let written: Value = serde_json::from_slice(&old.rewrite(&[1])).unwrap();
+    assert_eq!(written["rope_parameters"], parameters);
+    let mut two = with("rope_parameters", parameters);
+    two["rope_scaling"] = json!({"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0, "original_max_position_embeddings": 8192});
+    assert!(parse(&two).is_err());
+    assert!(parse(&with("sliding_window", json!(6544))).is_ok());
+}
+
+/// Configurations and tensors as the reference implementation (transformers 5.23.0) writes them.
+fn golden() -> serde_json::Map<String, Value> {
+    serde_json::from_str(include_str!("../data/architectures.json")).unwrap()
+}
+
+#[test]
+fn every_architecture_has_the_tensors_of_the_reference_implementation() {
+    let mut rules = era();
+    rules.admission.architectures = crate::incentive::Architecture::ALL.to_vec();
+    let golden = golden();
+    assert_eq!(golden.len(), rules.admission.architectures.len());
+    for (name, golden) in golden {
+        let mut theirs = golden["config"].clone();
+        let refused = ModelConfig::parse(theirs.to_string().as_bytes(), &rules);
+        if name.starts_with("Mistral") {
+            // A window of 4096, and the era's sequences are longer.
+            assert!(refused.unwrap_err().detail.contains("sliding"));
+            theirs["sliding_window"] = Value::Null;
+        }
+        let parsed = ModelConfig::parse(theirs.to_string().as_bytes(), &rules).unwrap();
+        let ours = serde_json::to_value(crate::admission::tensors::expected(&parsed)).unwrap();
+        assert_eq!(ours, golden["tensors"], "{name}");
+        let own = parsed.rewrite(&parsed.eos_token_ids);
+        let again = ModelConfig::parse(&own, &rules).unwrap();
+        assert_eq!(again, parsed, "{name}");
+        // Whatever bears on the arithmetic is written as they write it.
+        let written: Value = serde_json::from_slice(&parsed.rewrite(&[1])).unwrap();
+        for key in [
+            "rope_parameters",
+            "layer_types",
+            "sliding_window",
+            "hidden_activation",
+            "head_dim",
+            "attn_logit_softcapping",
+            "final_logit_softcapping",
+            "tie_word_embeddings",
+        ] {
+            if theirs.get(key).is_some() {
+                assert_eq!(written[key], theirs[key], "{name} {key}");
+            }
+        }
+    }
+}
+
+#[test]
+fn gemmas_numbers_have_ranges() {
+    let mut rules = era();
+    rules.admission.architectures = crate::incentive::Architecture::ALL.to_vec();
+    let golden = golden();
+    for (key, value) in [
+        ("attn_logit_softcapping", json!(0.0)),
+        ("final_logit_softcapping", json!(1e300)),
+        ("query_pre_attn_scalar", json!(0)),
+        ("sliding_window", json!(1)),
+        ("rope_local_base_freq", json!(1.0)),
+        ("layer_types", json!(["full_attention", "full_attention"])),
+        ("hidden_activation", json!("silu")),
+        ("head_dim", Value::Null),
+        ("num_key_value_heads", Value::Null),
+        (
+            "rope_parameters",
+            json!({"full_attention": {"rope_type": "linear", "factor": 65.0}, "sliding_attention": {}}),
+        ),
+        (
+            "rope_parameters",
+            json!({"full_attention": {}, "sliding_attention": {"rope_type": "linear", "factor": 2.0}}),
+        ),
+    ] {
+        let mut changed = golden["Gemma3ForCausalLM"]["config"].clone();
+        changed[key] = value;
+        let rejection = ModelConfig::parse(changed.to_string().as_bytes(), &rules).unwrap_err();
+        assert_eq!(rejection.code, RejectionCode::ConfigInvalid, "{key}");
     }
 }
 

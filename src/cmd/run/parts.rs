@@ -20,6 +20,7 @@ use crate::store::{EraRecord, RetryPolicy, Store};
 use assay_protocol::Limits;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -143,6 +144,7 @@ fn hub_settings(config: &Validator) -> Result<HubSettings, Failure> {
         download_deadline: hub.download_timeout,
         parallel_files: usize::from(hub.parallel_files),
         keep_free: config.store.keep_free.0,
+        bandwidth: hub.bandwidth.and_then(|b| NonZeroU64::new(b.0)),
         ..HubSettings::new(hub.endpoint.clone())
     })
 }

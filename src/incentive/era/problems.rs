@@ -1,7 +1,6 @@
 //! What is wrong with an era, all at once.
 
 use super::{ChampionRule, Era, RankingRule, WinRateRule};
-use crate::incentive::template::Template;
 
 /// One finding about an era's parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,18 +94,10 @@ impl Era {
             "admission.architectures",
             "must name at least one architecture",
         );
-        let rendered = |t: &Template| Template::RENDERED.contains(t);
         found.require(
-            !rules.templates.is_empty() && rules.templates.iter().all(rendered),
+            !rules.templates.is_empty(),
             "admission.templates",
-            &format!(
-                "must name templates that this node renders: {}",
-                Template::RENDERED
-                    .iter()
-                    .map(|t| t.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            ),
+            "must name at least one chat template",
         );
         found.require(
             0 < rules.max_model_bytes && rules.min_model_bytes <= rules.max_model_bytes,

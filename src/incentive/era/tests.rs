@@ -94,7 +94,7 @@ fn every_problem_is_found_at_once() {
     bad.scoring.image = "scorer:latest".into();
     bad.scoring.items = 1;
     bad.scoring.gates.cut_max = f64::NAN;
-    bad.admission.templates = vec![Template::Vicuna];
+    bad.admission.templates = Vec::new();
     bad.admission.min_model_bytes = u64::MAX;
     bad.incentive.burn_share = 1.5;
     bad.incentive.ranking = RankingRule::Champion(ChampionRule {

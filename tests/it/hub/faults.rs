@@ -122,6 +122,7 @@ async fn content_that_differs_from_its_published_digest_is_named_and_not_kept() 
         .join(REPO)
         .join(&world.revision)
         .join("model.safetensors");
+    let part = world.part();
     std::fs::write(&weights, vec![1; WEIGHTS]).unwrap();
     let client = HubClient::new(settings).unwrap();
     let dest = world.dest();
@@ -141,12 +142,7 @@ async fn content_that_differs_from_its_published_digest_is_named_and_not_kept() 
     assert_eq!(published.sha256(), listed.files[1].sha256());
     assert_ne!(published, found);
     assert!(!dest.join("model.safetensors").exists());
-    assert_eq!(
-        std::fs::metadata(dest.join(".parts/model.safetensors.part"))
-            .unwrap()
-            .len(),
-        0
-    );
+    assert_eq!(std::fs::metadata(part).unwrap().len(), 0);
     world.end().await;
 }
 
@@ -229,8 +225,7 @@ async fn error_pages_are_never_stored_and_attempts_end() {
         let (outcome, _, seen) = under(&mut world, &[("/cdn/", page, 99)], |_| ()).await;
         assert_eq!(kind(&outcome.unwrap_err()), Some(expected));
         assert_eq!(transfers(&seen).len(), 4, "as many as attempts");
-        let part = world.dest().join(".parts/model.safetensors.part");
-        assert_eq!(std::fs::metadata(part).unwrap().len(), 0);
+        assert_eq!(std::fs::metadata(world.part()).unwrap().len(), 0);
         assert!(!world.dest().join("model.safetensors").exists());
         world.end().await;
     }
@@ -313,7 +308,8 @@ async fn leftovers_are_checked_and_never_trusted() {
     let target = world.out.path().join("precious");
     std::fs::write(&target, "keep me").unwrap();
     std::fs::create_dir_all(&parts).unwrap();
-    std::fs::write(parts.join("model.safetensors.part"), vec![9; 1000]).unwrap();
+    std::fs::create_dir_all(world.part().parent().unwrap()).unwrap();
+    std::fs::write(world.part(), vec![9; 1000]).unwrap();
     std::fs::write(parts.join("tokenizer.json.part"), "longer than listed").unwrap();
     symlink(&target, dest.join("config.json")).unwrap();
     std::fs::write(dest.join("tokenizer.json"), "[]").unwrap();
@@ -352,9 +348,8 @@ async fn a_link_in_place_of_an_unfinished_file_is_not_followed() {
 #[tokio::test]
 async fn a_file_in_the_hands_of_another_download_is_left_alone() {
     let mut world = World::new();
-    let parts = world.dest().join(".parts");
-    std::fs::create_dir_all(&parts).unwrap();
-    let other = std::fs::File::create(parts.join("model.safetensors.part")).unwrap();
+    std::fs::create_dir_all(world.part().parent().unwrap()).unwrap();
+    let other = std::fs::File::create(world.part()).unwrap();
     other.lock().unwrap();
     let (outcome, _, _) = under(&mut world, &[], |s| s.attempts = 2).await;
     assert_eq!(kind(&outcome.unwrap_err()), Some(TransientKind::Busy));
@@ -372,6 +367,7 @@ fn child(test: &str, url: &str, world: &World) -> tokio::process::Command {
         .args(["--exact", &format!("hub::faults::{test}"), "--ignored"])
         .env("ASSAY_TEST_HUB", url)
         .env("ASSAY_TEST_DEST", world.dest())
+        .env("ASSAY_TEST_BLOBS", world.blobs())
         .stdout(Stdio::null())
         .kill_on_drop(true);
     command
@@ -384,7 +380,7 @@ async fn a_killed_process_leaves_what_the_next_one_resumes() {
     let url = settings.endpoint.to_string();
     hub.trouble("/cdn/", Trouble::StallAfter(2_500_000), 1);
     let mut killed = child("child_downloads", &url, &world).spawn().unwrap();
-    let part = world.dest().join(".parts/model.safetensors.part");
+    let part = world.part();
     let grown = async {
         hub.troubled(1).await;
         // The hub has sent the bytes; wait until the child has them on disk.
@@ -438,7 +434,8 @@ async fn child_downloads() {
     let Ok(url) = std::env::var("ASSAY_TEST_HUB") else {
         return;
     };
-    let dest = std::path::PathBuf::from(std::env::var_os("ASSAY_TEST_DEST").unwrap());
+    let folder = |name| std::path::PathBuf::from(std::env::var_os(name).unwrap());
+    let (dest, blobs) = (folder("ASSAY_TEST_DEST"), folder("ASSAY_TEST_BLOBS"));
     let mut settings = quick(url.parse().unwrap());
     settings.stall_limit = Duration::from_secs(60);
     let client = HubClient::new(settings).unwrap();
@@ -448,6 +445,7 @@ async fn child_downloads() {
         revision: &facts.revision,
         files: &facts.files,
         dest: &dest,
+        blobs: &blobs,
     };
     client.download(job, &|_| ()).await.unwrap();
 }

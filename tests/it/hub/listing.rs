@@ -86,6 +86,7 @@ async fn names_come_out_as_they_are_and_none_is_ever_written() {
             revision: HEAD,
             files: std::slice::from_ref(file),
             dest: &dest,
+            blobs: out.path(),
         };
         let error = client.download(job, &|_| ()).await.unwrap_err();
         assert!(matches!(error, HubError::Invalid { .. }), "{error}");
