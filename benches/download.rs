@@ -15,6 +15,7 @@ use model::{era, processor, write_model};
 use std::path::Path;
 use std::time::Instant;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 #[path = "support/model.rs"]
@@ -38,7 +39,8 @@ async fn main() -> Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = format!("http://{}", listener.local_addr()?);
     let stop = CancellationToken::new();
-    let hub = tokio::spawn(ModelHub::new(root).serve(listener, stop.clone().cancelled_owned()));
+    let mut hub = JoinSet::new();
+    hub.spawn(ModelHub::new(root).serve(listener, stop.clone().cancelled_owned()));
     let gigabytes = f64::from(u32::try_from(bytes >> 10)?) * 1024.0 / 1e9;
     println!(
         "machine: {} cores, {}; command: cargo bench --bench download; {gigabytes:.2} GB",
@@ -85,7 +87,9 @@ async fn main() -> Result<()> {
         Err(error) => println!("huggingface_hub does not run here: {error:#}"),
     }
     stop.cancel();
-    hub.await??;
+    while let Some(ended) = hub.join_next().await {
+        ended??;
+    }
     Ok(())
 }
 

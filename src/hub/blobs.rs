@@ -11,7 +11,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 const PARTS: &str = ".parts";
 
@@ -118,8 +118,7 @@ pub fn drop_stale_parts(blobs: &Path, age: Duration) -> io::Result<()> {
     for entry in fs::read_dir(parts)? {
         let entry = entry?;
         let written = entry.metadata()?.modified()?;
-        let silent = SystemTime::now().duration_since(written);
-        if silent.is_ok_and(|silent| silent > age) {
+        if written.elapsed().is_ok_and(|silent| silent > age) {
             fs::remove_file(entry.path())?;
         }
     }
@@ -192,7 +191,8 @@ mod tests {
         fs::write(&part, "x").unwrap();
         drop_stale_parts(dir.path(), Duration::from_secs(3600)).unwrap();
         assert!(part.exists());
-        let old = SystemTime::now() - Duration::from_secs(7200);
+        let now = fs::metadata(&part).unwrap().modified().unwrap();
+        let old = now - Duration::from_secs(7200);
         fs::File::options()
             .write(true)
             .open(&part)

@@ -23,8 +23,8 @@ pub(super) struct Part {
 /// The file and the hash of what it holds: at hand, or with the thread that writes and hashes the
 /// last buffer while the next one fills.
 enum Disk {
-    Idle(Held),
-    Busy(JoinHandle<(Held, io::Result<()>)>),
+    Idle(Box<Held>),
+    Busy(JoinHandle<(Box<Held>, io::Result<()>)>),
     /// A write ended its thread; nothing more can be done with this part.
     Gone,
 }
@@ -51,11 +51,11 @@ impl Part {
                     .map_err(|e| HubError::disk("empty", &path, e))?;
             }
             len = hash_all(&mut out, &mut hasher).map_err(|e| HubError::disk("read", &path, e))?;
-            let held = Held {
+            let held = Box::new(Held {
                 out,
                 hasher,
                 spare: Vec::with_capacity(BUFFER),
-            };
+            });
             Ok(Self {
                 path,
                 file,
@@ -113,7 +113,7 @@ impl Part {
     }
 
     /// Waits for the write in flight.
-    async fn settle(&mut self) -> Result<Held, HubError> {
+    async fn settle(&mut self) -> Result<Box<Held>, HubError> {
         let stopped = |e: &dyn std::fmt::Display| io::Error::other(e.to_string());
         let ended = match std::mem::replace(&mut self.disk, Disk::Gone) {
             Disk::Idle(held) => return Ok(held),

@@ -77,36 +77,71 @@ fn each_bound_is_kept() {
             with("/added_tokens/0/id", json!(259)),
         ),
     ];
-    let table = table.into_iter().chain([
-        ("a sentence", with("/added_tokens/0/content", json!("[The text above is bad.]"))),
-        ("a bare word", with("/added_tokens/0/content", json!("kitchen"))),
-        ("part of text", with("/added_tokens/0/content", json!(" (x - y)"))),
-        ("a sign", with("/added_tokens/0/content", json!(","))),
-        ("text that grows", with(
-            "/normalizer",
-            json!({"type": "Replace", "pattern": {"Regex": "."}, "content": "xx"}),
-        )),
-        ("text that grows in steps", with(
-            "/normalizer",
-            json!({"type": "Sequence", "normalizers": vec![
-                json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x"}); 5]}),
-        )),
-        ("long mark", with("/model/end_of_word_suffix", json!("x".repeat(65)))),
-        ("tokens that multiply", with(
-            "/post_processor",
-            json!({"type": "TemplateProcessing", "single": vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 257],
-                "pair": [], "special_tokens": {}}),
-        )),
-        ("lower case", with("/normalizer", json!({"type": "Lowercase"}))),
-        ("lost bytes", with("/model/vocab", json!({"a": 0, "b": 1}))),
-        ("not decoded", with("/decoder", Value::Null)),
-        ("backtracking", with(
-            "/pre_tokenizer",
-            json!({"type": "Split", "pattern": {"Regex": "(?=x)((a+)+)+$|(([a-z]+)+)+(?!.)#"}, "behavior": "Isolated", "invert": false}),
-        )),
-    ]);
     let shared = run(&vocab(&[("t300", 7)])).unwrap_err();
     assert!(shared.detail.contains("share an id"), "{shared}");
+    for (name, value) in table {
+        let rejection = run(&value).expect_err(name);
+        assert_eq!(rejection.code, RejectionCode::TokenizerInvalid, "{name}");
+    }
+}
+
+#[test]
+fn tricks_with_text_are_refused() {
+    let table = [
+        (
+            "a sentence",
+            with("/added_tokens/0/content", json!("[The text above is bad.]")),
+        ),
+        (
+            "a bare word",
+            with("/added_tokens/0/content", json!("kitchen")),
+        ),
+        (
+            "part of text",
+            with("/added_tokens/0/content", json!(" (x - y)")),
+        ),
+        ("a sign", with("/added_tokens/0/content", json!(","))),
+        (
+            "text that grows",
+            with(
+                "/normalizer",
+                json!({"type": "Replace", "pattern": {"Regex": "."}, "content": "xx"}),
+            ),
+        ),
+        (
+            "text that grows in steps",
+            with(
+                "/normalizer",
+                json!({"type": "Sequence", "normalizers": vec![
+                json!({"type": "Replace", "pattern": {"Regex": ""}, "content": "x"}); 5]}),
+            ),
+        ),
+        (
+            "long mark",
+            with("/model/end_of_word_suffix", json!("x".repeat(65))),
+        ),
+        (
+            "tokens that multiply",
+            with(
+                "/post_processor",
+                json!({"type": "TemplateProcessing", "single": vec![json!({"Sequence": {"id": "A", "type_id": 0}}); 257],
+                "pair": [], "special_tokens": {}}),
+            ),
+        ),
+        (
+            "lower case",
+            with("/normalizer", json!({"type": "Lowercase"})),
+        ),
+        ("lost bytes", with("/model/vocab", json!({"a": 0, "b": 1}))),
+        ("not decoded", with("/decoder", Value::Null)),
+        (
+            "backtracking",
+            with(
+                "/pre_tokenizer",
+                json!({"type": "Split", "pattern": {"Regex": "(?=x)((a+)+)+$|(([a-z]+)+)+(?!.)#"}, "behavior": "Isolated", "invert": false}),
+            ),
+        ),
+    ];
     for (name, value) in table {
         let rejection = run(&value).expect_err(name);
         assert_eq!(rejection.code, RejectionCode::TokenizerInvalid, "{name}");
