@@ -42,6 +42,86 @@ pub enum Command {
     /// Import, seal and list evaluation conversations.
     #[command(subcommand)]
     Corpus(Corpus),
+    /// Watch and steer a running Dataset API: who asks, who is closed off, who has tokens.
+    Dataset(DatasetCommand),
+}
+
+/// An order to a running Dataset API.
+#[derive(Debug, Args)]
+pub struct DatasetCommand {
+    /// Its configuration file: names the operator's address and the state folder.
+    #[arg(long, env = "ASSAY_CONFIG", global = true)]
+    pub config: Option<PathBuf>,
+    /// Who gives the order, as the audit names him.
+    #[arg(long, env = "USER", default_value = "operator", global = true)]
+    pub actor: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub order: DatasetOrder,
+}
+
+/// What can be ordered. A target is written group:NAME, class:NAME, hotkey:ADDRESS,
+/// coldkey:ADDRESS or prefix:NETWORK.
+#[derive(Debug, Clone, Subcommand)]
+pub enum DatasetOrder {
+    /// Show who asks most, how full the lanes are, and which groups are abnormal.
+    Top {
+        /// Print once as JSON instead of a live view.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Close a target off, at once.
+    Block {
+        /// Whom.
+        target: String,
+        /// For how long, such as 2h; for good when absent.
+        #[arg(long = "for", value_parser = humantime::parse_duration)]
+        life: Option<Duration>,
+        /// Why, for the audit.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Open a target again.
+    Unblock {
+        /// Whom.
+        target: String,
+    },
+    /// Give a target another budget than its class has.
+    Limit {
+        /// Whom.
+        target: String,
+        /// Heavy requests at once.
+        #[arg(long, required_unless_present = "clear")]
+        burst: Option<u32>,
+        /// Heavy requests per hour.
+        #[arg(long, required_unless_present = "clear")]
+        per_hour: Option<u32>,
+        /// Go back to the class's budget.
+        #[arg(long, conflicts_with_all = ["burst", "per_hour"])]
+        clear: bool,
+    },
+    /// List what is closed off and limited.
+    Rules,
+    /// Give out a token and print it, once.
+    Token {
+        /// scorer, validator, miner or coldkey.
+        #[arg(long)]
+        class: String,
+        /// Group that it belongs to, as configured.
+        #[arg(long, default_value = "none")]
+        group: String,
+        /// Whom it is for.
+        #[arg(long)]
+        note: String,
+        /// How long it lives.
+        #[arg(long, default_value = "90d", value_parser = humantime::parse_duration)]
+        life: Duration,
+    },
+    /// End tokens: one by its id, or all of hotkey:…, coldkey:… or group:….
+    Revoke {
+        /// Which.
+        which: String,
+    },
 }
 
 /// The configuration to use.

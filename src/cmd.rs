@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod corpus;
+pub mod dataset;
 pub mod dataset_api;
 pub mod demo;
 pub mod devchain;
@@ -106,6 +107,7 @@ pub async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Check(options) => check::run(&options).await,
         Command::Devchain(options) => run_devchain(options).await,
         Command::Corpus(command) => corpus::run(command).await,
+        Command::Dataset(command) => dataset::run(command).await,
     }
 }
 

@@ -4,6 +4,7 @@
 //! sections and passes over those of the others. Keys that no role knows are refused. Secrets are
 //! named (`token_env`, `token_file`), never held. After loading nobody validates again.
 
+mod dataset_api;
 mod judge;
 mod reader;
 mod scorer;
@@ -17,12 +18,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use toml::de::DeTable;
 
+pub use dataset_api::{Budget, Budgets, DatasetApi, DatasetChain, Group, LaneBounds, Protected};
 pub use judge::{Judge, JudgeProvider};
 pub use reader::Problem;
 pub use scorer::{Runner, Scorer, Worker};
-pub use servers::{DatasetApi, Limits, ScoreApi};
+pub use servers::{Limits, ScoreApi};
 pub use validator::{Chain, Dataset, Hub, Metrics, Store, Wallet, Weights};
-pub use value::{Bytes, SecretError};
+pub use value::{Bytes, Network, SecretError};
 
 use crate::incentive::Era;
 use reader::{Report, Section};
@@ -110,7 +112,7 @@ pub fn load_validator(path: &Path) -> Result<Validator, ConfigError> {
 /// [`ConfigError`] with every problem of the file.
 pub fn load_dataset_api(path: &Path) -> Result<DatasetApi, ConfigError> {
     load(path, |root| {
-        servers::dataset_api(root.section("dataset_api"))
+        dataset_api::dataset_api(root.section("dataset_api"))
     })
 }
 
@@ -151,7 +153,7 @@ pub fn load_roles(path: &Path) -> Result<Roles, ConfigError> {
         Some(Roles {
             validator: validator.then(|| read_validator(root)).flatten(),
             dataset_api: dataset
-                .then(|| servers::dataset_api(root.section("dataset_api")))
+                .then(|| dataset_api::dataset_api(root.section("dataset_api")))
                 .flatten(),
             score_api: score
                 .then(|| servers::score_api(root.section("score_api")))

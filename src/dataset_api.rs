@@ -9,8 +9,38 @@
 //!
 //! Every form lies ready on disk: nothing is computed per request.
 
+mod accept;
+mod access;
+pub mod admin;
+mod answer;
+pub mod budgets;
+pub mod client;
 mod encoding;
-mod listing;
-mod routes;
+pub mod gate;
+pub mod gcra;
+pub mod gradient;
+mod head;
+pub mod identity;
+pub mod lane;
 
-pub use routes::router;
+pub mod prefix;
+pub mod refusal;
+mod routes;
+pub mod rules;
+mod samples;
+pub mod seats;
+pub mod seeing;
+pub mod settings;
+pub mod shared;
+pub mod shelf;
+pub mod timed;
+pub mod upkeep;
+
+pub use routes::{lane_router, router};
+
+/// Locks; a panic elsewhere does not make the value unusable, for every change of it is whole.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

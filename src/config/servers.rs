@@ -1,4 +1,4 @@
-//! The sections of the two public servers, `[dataset_api]` and `[score_api]`.
+//! The bounds that both public servers share, and `[score_api]`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -32,17 +32,6 @@ pub struct Limits {
     pub drain_timeout: Duration,
 }
 
-/// `[dataset_api]`: the Dataset API's process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct DatasetApi {
-    /// Address to serve on.
-    pub listen: SocketAddr,
-    /// Folder of sealed packs.
-    pub packs: PathBuf,
-    /// Bounds of the listener.
-    pub limits: Limits,
-}
-
 /// `[score_api]`: the public score server's process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ScoreApi {
@@ -54,7 +43,7 @@ pub struct ScoreApi {
     pub limits: Limits,
 }
 
-fn limits(mut s: Section<'_>) -> Limits {
+pub(super) fn limits(mut s: Section<'_>) -> Limits {
     let limits = Limits {
         connections: s.within("connections", 256, 1..=65_536),
         header_size_max: s.within(
@@ -69,18 +58,6 @@ fn limits(mut s: Section<'_>) -> Limits {
     };
     s.finish();
     limits
-}
-
-pub(super) fn dataset_api(mut s: Section<'_>) -> Option<DatasetApi> {
-    let listen = s.or("listen", SocketAddr::from(([127, 0, 0, 1], 8401)));
-    let packs = s.path_value("packs");
-    let limits = limits(s.section("limits"));
-    s.finish();
-    Some(DatasetApi {
-        listen,
-        packs: packs?,
-        limits,
-    })
 }
 
 pub(super) fn score_api(mut s: Section<'_>) -> Option<ScoreApi> {

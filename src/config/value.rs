@@ -1,6 +1,6 @@
 //! The kinds of values that a configuration file may hold, each with its unit.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -182,6 +182,36 @@ impl Setting for BlockHash {
     const EXPECTED: &'static str = "a block hash: 0x and 64 hex digits";
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
         String::read(value)?.parse()
+    }
+}
+
+/// A network: an address and how many of its leading bits count, such as `10.0.0.0/8`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    /// Address.
+    pub address: IpAddr,
+    /// Leading bits that count, 0 to 32 or 128.
+    pub length: u8,
+}
+
+impl Serialize for Network {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(&format_args!("{}/{}", self.address, self.length))
+    }
+}
+
+impl Setting for Network {
+    const EXPECTED: &'static str = "a network such as \"10.0.0.0/8\" or \"2001:db8::/32\"";
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = value.as_str().ok_or_else(|| wrong::<Self>(value))?;
+        let refuse = || format!("{text:?} is not {}", Self::EXPECTED);
+        let (address, length) = text.split_once('/').ok_or_else(refuse)?;
+        let address: IpAddr = address.parse().map_err(|_| refuse())?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        match length.parse::<u8>() {
+            Ok(length) if length <= most => Ok(Self { address, length }),
+            _ => Err(refuse()),
+        }
     }
 }
 

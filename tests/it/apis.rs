@@ -5,6 +5,7 @@
 )]
 
 mod dataset;
+mod lanes;
 mod score;
 
 use assay::shutdown::Shutdown;

@@ -165,10 +165,12 @@ shares = [0.7, 0.2, 0.1]
         let write =
             |service: &str, text: String| write_whole(&self.config(service), text.as_bytes());
         let (packs, store) = (self.path("packs"), self.store());
+        let state = self.path("dataset-state");
         write(
             "dataset-api",
             format!(
-                "[dataset_api]\nlisten = \"127.0.0.1:{}\"\npacks = {packs:?}\n",
+                "[dataset_api]\nlisten = \"127.0.0.1:0\"\npacks = {packs:?}\nstate = {state:?}\n\n\
+                 [dataset_api.protected]\nlisten = \"127.0.0.1:{}\"\ntrusted = [\"127.0.0.1/32\"]\n",
                 ports.dataset_api
             ),
         )?;
