@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::lifetime::Lifetime;
 use super::{Failure, print_line, web_limits};
-use crate::chain::ChainSettings;
+use crate::chain::{ChainSettings, Endpoint};
 use crate::cli::ConfigFile;
 use crate::config::{self, DatasetApi};
 use crate::dataset_api::gate::Gate;
@@ -106,7 +106,7 @@ fn start_upkeep(
     };
     let source = Source {
         chain: ChainSettings {
-            endpoints: chain.endpoints.clone(),
+            endpoints: chain.endpoints.iter().map(endpoint).collect(),
             genesis: chain.genesis,
             request_timeout: chain.request_timeout,
             block_time: BLOCK_TIME,
@@ -115,6 +115,14 @@ fn start_upkeep(
     };
     let follow = upkeep::follow(Arc::clone(shared), source, life.shutdown.clone());
     life.spawn("metagraphs", follow);
+}
+
+/// Read every few minutes, so the pace of a public endpoint is enough for any.
+fn endpoint(url: &String) -> Endpoint {
+    Endpoint {
+        url: url.clone(),
+        public: true,
+    }
 }
 
 async fn start_admin(
