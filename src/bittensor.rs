@@ -6,6 +6,7 @@ mod hotkey;
 mod hyperparameters;
 mod ids;
 mod metagraph;
+pub mod reveal;
 
 pub use commitment::{Commitment, CommitmentField, CommitmentTextError};
 pub use hotkey::{AddressError, Coldkey, Hotkey, SS58_PREFIX};

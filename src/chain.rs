@@ -9,6 +9,7 @@
 mod call;
 mod commitments;
 mod connect;
+mod epoch_state;
 mod error;
 mod fate;
 mod follow;
@@ -19,11 +20,12 @@ mod roster;
 mod shapes;
 mod snapshot;
 mod submit;
+pub mod timelock;
 mod view;
 mod wallet;
 mod wire;
 
-pub use call::Call;
+pub use call::{COMMIT_REVEAL_VERSION, Call};
 pub use connect::{ChainClient, ChainSettings, Endpoint};
 pub use error::ChainError;
 pub use fate::Inclusion;

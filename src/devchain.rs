@@ -17,6 +17,7 @@
 
 mod account;
 mod admin;
+mod beacon;
 mod block;
 mod chain;
 mod commitments;
@@ -34,6 +35,7 @@ mod neurons;
 mod node;
 mod pool;
 mod registration;
+mod reveal;
 mod rpc;
 mod runtime;
 mod runtime_api;
@@ -215,6 +217,18 @@ impl DevChain {
     #[must_use]
     pub fn pending(&self) -> usize {
         self.node.chain().pool.extrinsics().count()
+    }
+
+    /// Public key of the chain's own beacon, 96 bytes; `None` for a chain that goes on from a
+    /// recorded state.
+    #[must_use]
+    pub fn beacon_public_key(&self) -> Option<Vec<u8>> {
+        self.node.chain().beacon().map(beacon::Beacon::public_key)
+    }
+
+    /// While `withheld`, no pulse of the beacon is stored, so that commits cannot be revealed.
+    pub fn withhold_pulses(&self, withheld: bool) {
+        self.node.chain().withholds_pulses = withheld;
     }
 
     /// The handle that disturbs the RPC.

@@ -45,7 +45,7 @@ pub use runs::Resume;
 pub use scores::{NewScore, PairedItem, Score, ScoreInputs, Scored};
 pub use submissions::{Admission, ModelFacts, NewSubmission, Recorded, Submission};
 pub use verdicts::JudgeSpend;
-pub use weight_log::{NewIntent, Opened, SignedState, WeightEntry, WeightState};
+pub use weight_log::{NewIntent, Opened, Reveal, SignedState, WeightEntry, WeightState};
 
 use std::path::Path;
 use std::time::Duration;

@@ -28,16 +28,32 @@ pub enum Call {
         /// Must not be below the subnet's `WeightsVersionKey`.
         version_key: u64,
     },
+    /// `SubtensorModule.commit_timelocked_mechanism_weights`: weights that open at a beacon's round.
+    CommitTimelockedWeights {
+        /// Subnet.
+        netuid: Netuid,
+        /// Mechanism; 0 on most subnets.
+        mechanism: MechanismId,
+        /// Output of [`super::timelock::encrypt`], at most 5000 bytes.
+        commit: Vec<u8>,
+        /// The round that it was encrypted for.
+        reveal_round: u64,
+    },
 }
+
+/// `CommitRevealWeightsVersion` that this program speaks.
+pub const COMMIT_REVEAL_VERSION: u16 = 4;
+/// Longest commit that the chain takes, in bytes.
+const COMMIT_BYTES_MAX: usize = 5000;
 
 impl Call {
     /// The subnet that the call is about.
     #[must_use]
     pub fn netuid(&self) -> Netuid {
         match self {
-            Self::SetCommitment { netuid, .. } | Self::SetMechanismWeights { netuid, .. } => {
-                *netuid
-            }
+            Self::SetCommitment { netuid, .. }
+            | Self::SetMechanismWeights { netuid, .. }
+            | Self::CommitTimelockedWeights { netuid, .. } => *netuid,
         }
     }
 
@@ -51,6 +67,12 @@ impl Call {
                 weights,
                 version_key,
             } => set_mechanism_weights(*netuid, *mechanism, weights, *version_key),
+            Self::CommitTimelockedWeights {
+                netuid,
+                mechanism,
+                commit,
+                reveal_round,
+            } => commit_timelocked(*netuid, *mechanism, commit, *reveal_round),
         }
     }
 }
@@ -83,6 +105,32 @@ fn set_mechanism_weights(
     Ok(subxt::dynamic::tx(
         "SubtensorModule",
         "set_mechanism_weights",
+        fields,
+    ))
+}
+
+fn commit_timelocked(
+    netuid: Netuid,
+    mechanism: MechanismId,
+    commit: &[u8],
+    reveal_round: u64,
+) -> Result<Payload, String> {
+    if commit.len() > COMMIT_BYTES_MAX {
+        let length = commit.len();
+        return Err(format!(
+            "the commit has {length} bytes, at most {COMMIT_BYTES_MAX} fit"
+        ));
+    }
+    let fields = named([
+        ("netuid", number(netuid.0)),
+        ("mecid", number(mechanism.0)),
+        ("commit", Value::from_bytes(commit)),
+        ("reveal_round", number(reveal_round)),
+        ("commit_reveal_version", number(COMMIT_REVEAL_VERSION)),
+    ]);
+    Ok(subxt::dynamic::tx(
+        "SubtensorModule",
+        "commit_timelocked_mechanism_weights",
         fields,
     ))
 }

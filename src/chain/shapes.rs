@@ -71,6 +71,17 @@ const CALLS: &[(&str, &str, Named)] = &[
         ],
     ),
     (
+        "SubtensorModule",
+        "commit_timelocked_mechanism_weights",
+        &[
+            ("netuid", Number),
+            ("mecid", Number),
+            ("commit", NUMBERS),
+            ("reveal_round", Number),
+            ("commit_reveal_version", Number),
+        ],
+    ),
+    (
         "Commitments",
         "set_commitment",
         &[("netuid", Number), ("info", Fields(&[("fields", Any)]))],

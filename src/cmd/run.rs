@@ -77,6 +77,8 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
             pair: parts.pair.clone(),
             mechanism: config.chain.mechanism,
             version_key: config.weights.version_key,
+            beacon: config.chain.beacon(),
+            block_ms: u64::try_from(config.chain.block_time.as_millis()).unwrap_or(u64::MAX),
             eras: config.eras.clone(),
             latest,
         };

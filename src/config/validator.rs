@@ -9,7 +9,10 @@ use serde::Serialize;
 use url::Url;
 
 use super::reader::Section;
-use super::value::{self, Bytes, EnvName, SecretError, duration_text, url_text, url_texts};
+use super::value::{
+    self, BeaconKey, Bytes, EnvName, SecretError, duration_text, url_text, url_texts,
+};
+use crate::bittensor::reveal::Beacon;
 use crate::bittensor::{BlockHash, Hotkey, MechanismId, Netuid};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -37,6 +40,29 @@ pub struct Chain {
     /// The chain's block time, 12 s on finney: silence and pauses are measured in it.
     #[serde(serialize_with = "duration_text")]
     pub block_time: Duration,
+    /// Public key of the beacon that timelocked weights are encrypted to; absent: drand's quicknet,
+    /// which every real network uses. A dev chain has its own (`dev_beacon` tells).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beacon_public_key: Option<BeaconKey>,
+    /// Time between the beacon's rounds; the first is quicknet's.
+    #[serde(serialize_with = "duration_text")]
+    pub beacon_period: Duration,
+}
+
+impl Chain {
+    /// The beacon that the chain's reveals go by.
+    #[must_use]
+    pub fn beacon(&self) -> Beacon {
+        let real = Beacon::quicknet();
+        Beacon {
+            public_key: self
+                .beacon_public_key
+                .as_ref()
+                .map_or(real.public_key, |key| key.0),
+            period_ms: u64::try_from(self.beacon_period.as_millis()).unwrap_or(u64::MAX),
+            ..real
+        }
+    }
 }
 
 /// `[wallet]`: the key that signs.
@@ -158,6 +184,8 @@ pub(super) fn chain(mut s: Section<'_>) -> Option<Chain> {
     let mechanism = s.within("mechanism", 0, 0..=15);
     let request_timeout = s.duration("request_timeout", Duration::from_secs(20), HOUR);
     let block_time = s.duration("block_time", Duration::from_secs(12), HOUR);
+    let beacon_public_key = s.optional("beacon_public_key");
+    let beacon_period = s.duration("beacon_period", Duration::from_secs(3), HOUR);
     s.finish();
     Some(Chain {
         endpoints: endpoints?,
@@ -167,6 +195,8 @@ pub(super) fn chain(mut s: Section<'_>) -> Option<Chain> {
         mechanism: MechanismId(mechanism),
         request_timeout,
         block_time,
+        beacon_public_key,
+        beacon_period,
     })
 }
 

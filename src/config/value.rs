@@ -215,6 +215,27 @@ impl Setting for Network {
     }
 }
 
+/// A beacon's public key: a compressed point of G2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BeaconKey(pub [u8; 96]);
+
+impl Setting for BeaconKey {
+    const EXPECTED: &'static str = "a beacon's public key: 0x and 192 hex digits";
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let text = String::read(value)?;
+        let mut key = [0; 96];
+        hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(&text), &mut key)
+            .map_err(|_| format!("must be {}", Self::EXPECTED))?;
+        Ok(Self(key))
+    }
+}
+
+impl Serialize for BeaconKey {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str(&format!("0x{}", hex::encode(self.0)))
+    }
+}
+
 impl<T: Setting> Setting for Vec<T> {
     const EXPECTED: &'static str = "a list of 1 to 64 values";
     fn read(value: &DeValue<'_>) -> Result<Self, String> {

@@ -1,6 +1,7 @@
 //! The chain itself: state, blocks and pool behind one lock, and the sealing of blocks.
 
 use super::account;
+use super::beacon::Beacon;
 use super::block::{Block, Hash, Header, extrinsics_root};
 use super::dispatch::{self, dispatch_info};
 use super::epoch;
@@ -9,6 +10,7 @@ use super::extrinsic::{Signed, Site};
 use super::genesis::{self, Genesis};
 use super::journal::Record;
 use super::pool::{Pool, Refusal};
+use super::reveal;
 use super::runtime::{Key, Runtime};
 use super::state::{Diff, State, View};
 use super::storage::{Events, Phase, Reader, Writer};
@@ -54,6 +56,10 @@ pub(super) struct Chain {
     included: HashMap<Hash, u32>,
     finality_lag: u32,
     pretended_hashes: BTreeMap<u32, Hash>,
+    /// Absent where the chain goes on from a recorded state: nobody has that beacon's key.
+    beacon: Option<Beacon>,
+    /// While set, no pulse is stored, as when the chain's own watchers of the beacon are down.
+    pub(super) withholds_pulses: bool,
 }
 
 impl Chain {
@@ -83,6 +89,7 @@ impl Chain {
         };
         let hash = header.hash();
         let mut chain = Self::empty(runtime, &genesis.chain, state, hash, finality_lag);
+        chain.beacon = Some(Beacon::of_seed(&genesis.beacon_seed, genesis.beacon_period));
         chain.push(Block {
             hash,
             header,
@@ -139,7 +146,14 @@ impl Chain {
             included: HashMap::new(),
             finality_lag,
             pretended_hashes: BTreeMap::new(),
+            beacon: None,
+            withholds_pulses: false,
         }
+    }
+
+    /// The chain's own beacon, if it has one.
+    pub(super) fn beacon(&self) -> Option<&Beacon> {
+        self.beacon.as_ref()
     }
 
     fn push(&mut self, block: Block) {
@@ -349,7 +363,7 @@ impl Chain {
         }
     }
 
-    /// What happens before the first extrinsic: system entries, then epochs.
+    /// What happens before the first extrinsic: system entries, pulses and reveals, then epochs.
     fn initialize(
         &mut self,
         events: &mut Events,
@@ -359,6 +373,7 @@ impl Chain {
     ) -> Result<u64, DevChainError> {
         let slot_ms = self.runtime.constant("Aura", "SlotDuration");
         let slot = now_ms / slot_ms.unwrap_or(12_000u64).max(1);
+        let beacon = self.beacon.clone().filter(|_| !self.withholds_pulses);
         let mut writer = self.writer(events);
         writer.put("System", "Number", &[], &number)?;
         writer.put("System", "ParentHash", &[], &parent)?;
@@ -368,6 +383,10 @@ impl Chain {
         }
         writer.put("Aura", "CurrentSlot", &[], &slot)?;
         let netuids = netuids(&writer.read());
+        if let Some(beacon) = beacon {
+            reveal::store_pulses(&mut writer, &beacon, &netuids, now_ms)?;
+        }
+        reveal::on_block(&mut writer, &netuids, u64::from(number))?;
         epoch::on_block(&mut writer, &netuids, u64::from(number))?;
         Ok(slot)
     }

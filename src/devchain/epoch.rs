@@ -43,6 +43,17 @@ pub(super) fn commit_epoch(
     Ok(index + u64::from(ahead))
 }
 
+/// The epoch that `block` looks ahead to before its own epoch fires: reveals go by it.
+pub(super) fn reveal_epoch(
+    reader: &Reader<'_>,
+    netuid: u16,
+    block: u64,
+) -> Result<u64, DevChainError> {
+    let index = index(reader, netuid, block)?;
+    let ahead = counts_epochs(reader) && is_due(reader, netuid, block)?;
+    Ok(index + u64::from(ahead))
+}
+
 /// Whether `block` fires the subnet's epoch.
 pub(super) fn is_due(reader: &Reader<'_>, netuid: u16, block: u64) -> Result<bool, DevChainError> {
     let tempo = u64::from(reader.subnet::<u16>("Tempo", netuid)?);

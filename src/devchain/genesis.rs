@@ -31,6 +31,12 @@ pub struct Genesis {
     pub tao_weight: Option<u64>,
     /// `CommitRevealWeightsVersion`.
     pub commit_reveal_version: u16,
+    /// What the secret key of the chain's own randomness beacon is made of; its public key is
+    /// answered by `dev_beacon`.
+    pub beacon_seed: String,
+    /// Time between the beacon's rounds.
+    #[serde(deserialize_with = "duration")]
+    pub beacon_period: Duration,
     /// Subnets.
     #[serde(rename = "subnet")]
     pub subnets: Vec<GenesisSubnet>,
@@ -48,6 +54,8 @@ impl Default for Genesis {
             stake_threshold: 0,
             tao_weight: None,
             commit_reveal_version: 4,
+            beacon_seed: "assay dev beacon".to_owned(),
+            beacon_period: Duration::from_secs(3),
             subnets: Vec::new(),
             balances: Vec::new(),
         }

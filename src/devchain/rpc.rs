@@ -335,6 +335,21 @@ fn control_methods(module: &mut Module) {
         node.faults.inject(a.text(0)?, fault, times);
         Ok(Value::Null)
     });
+    module.method(&["dev_beacon"], |node, _| {
+        let chain = node.chain();
+        Ok(chain.beacon().map_or(Value::Null, |beacon| {
+            json!({
+                "public_key": hex0x(&beacon.public_key()),
+                "genesis_s": super::beacon::GENESIS_S,
+                "period_ms": beacon.period_ms(),
+            })
+        }))
+    });
+    module.method(&["dev_withholdPulses"], |node, a| {
+        let withheld = a.get(0).and_then(Value::as_bool).unwrap_or(true);
+        node.chain().withholds_pulses = withheld;
+        Ok(Value::Null)
+    });
     module.method(&["dev_clearFaults"], |node, _| {
         node.faults.clear();
         Ok(Value::Null)

@@ -129,10 +129,10 @@ pub(super) fn dispatch(
 }
 
 /// A row as submitted.
-struct Row {
-    uids: Vec<u16>,
-    values: Vec<u16>,
-    version: u64,
+pub(super) struct Row {
+    pub(super) uids: Vec<u16>,
+    pub(super) values: Vec<u16>,
+    pub(super) version: u64,
 }
 
 impl Row {
@@ -165,6 +165,23 @@ fn set(
     let index = storage_index(netuid, mechanism);
     store_row(writer, index, uid, &row)?;
     touch(writer, index, uid, block)?;
+    let event = vec![("0", number(index)), ("1", number(uid))];
+    writer.emit(SUBTENSOR, "WeightsSet", event)?;
+    Ok(())
+}
+
+/// Applies a revealed row: the same checks without the rate limit, and `LastUpdate` stays.
+pub(super) fn reveal_row(
+    writer: &mut Writer<'_>,
+    who: &[u8; 32],
+    (netuid, mechanism): (u16, u8),
+    row: &Row,
+) -> Outcome {
+    let reader = writer.read();
+    let uid = check_caller(&reader, who, (netuid, mechanism), row)?;
+    check_row(&reader, netuid, uid, row)?;
+    let index = storage_index(netuid, mechanism);
+    store_row(writer, index, uid, row)?;
     let event = vec![("0", number(index)), ("1", number(uid))];
     writer.emit(SUBTENSOR, "WeightsSet", event)?;
     Ok(())
@@ -286,7 +303,8 @@ fn touch(writer: &mut Writer<'_>, index: u16, uid: u16, block: u64) -> Result<()
     writer.put_subnet("LastUpdate", index, &updates)
 }
 
-type Commit = ([u8; 32], u64, Vec<u8>, u64);
+/// Committer, commit block, ciphertext, reveal round.
+pub(super) type Commit = ([u8; 32], u64, Vec<u8>, u64);
 
 fn commit(
     writer: &mut Writer<'_>,

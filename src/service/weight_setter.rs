@@ -5,6 +5,7 @@ mod sending;
 
 use super::Latest;
 use crate::bittensor::epoch::{WeightsWindow, weights_window};
+use crate::bittensor::reveal::Beacon;
 use crate::bittensor::{BlockNumber, MechanismId, SubnetSnapshot, Uid};
 use crate::chain::{ChainClient, HotkeyPair};
 use crate::clock::now_ms;
@@ -12,13 +13,15 @@ use crate::fault::{Fault, Party};
 use crate::incentive::Era;
 use crate::incentive::weights::{self, WeightVector};
 use crate::shutdown::Shutdown;
-use crate::store::{NewIntent, Opened, Store, StoreError, WeightEntry, WeightState};
+use crate::store::{NewIntent, Opened, Reveal, Store, StoreError, WeightEntry, WeightState};
 use decision::Decision;
 use std::collections::HashMap;
 
 /// Signatures for one window's vector: the first and two more. Failures before signing cost none; they
 /// are bounded by the window's blocks.
 const TRIES_MAX: usize = 3;
+/// Blocks of the reveal epoch in which a pulse may come late.
+const REVEAL_BLOCKS: u64 = 20;
 
 /// The loop that sets weights.
 #[derive(Debug)]
@@ -33,6 +36,10 @@ pub struct WeightSetter {
     pub mechanism: MechanismId,
     /// Sent with every call; not below the subnet's floor.
     pub version_key: u64,
+    /// The beacon that the chain's reveals go by.
+    pub beacon: Beacon,
+    /// The chain's block time in milliseconds.
+    pub block_ms: u64,
     /// All eras.
     pub eras: Vec<Era>,
     /// The chain's newest state.
@@ -96,12 +103,26 @@ impl WeightSetter {
         if snapshot.at.number < block.number {
             return Ok(false);
         }
+        let reveal = entry.signed().and_then(|signed| signed.reveal);
+        if reveal.is_some_and(|reveal| snapshot.at.number < reveal.from) {
+            // Nothing to read yet, and nothing in the way of the next epoch's commit.
+            return Ok(true);
+        }
         let next = match snapshot.metagraph.by_hotkey(&self.pair.hotkey()) {
             None => failed("HotKeyNotRegisteredInSubNet", None),
             Some(neuron) => match self.row(snapshot, neuron.uid).await {
                 Err(fault) => return self.note(fault).await.map(|()| false),
                 Ok(row) if is_row(entry, &row) => WeightState::ReadBack { block: snapshot.at },
-                Ok(_) => failed("ReadBackMismatch", Some(snapshot.at.number)),
+                Ok(_) => match reveal {
+                    None => failed("ReadBackMismatch", Some(snapshot.at.number)),
+                    Some(reveal) if snapshot.at.number <= reveal_ends(reveal, snapshot) => {
+                        return Ok(true);
+                    }
+                    Some(reveal) => {
+                        self.note(not_revealed(entry, reveal)).await?;
+                        failed("NotRevealed", None)
+                    }
+                },
             },
         };
         self.advance(entry, next).await.map(|()| true)
@@ -215,6 +236,24 @@ impl WeightSetter {
         tracing::warn!(%fault, "weights");
         self.store.record_fault(None, fault, now_ms()).await
     }
+}
+
+/// Last block at which a commit is still waited for. The chain tries again at each block of the
+/// reveal epoch, but the next window must not be reached with this one open.
+fn reveal_ends(reveal: Reveal, snapshot: &SubnetSnapshot) -> BlockNumber {
+    let third = u64::from(snapshot.hyperparameters.tempo.0) / 3;
+    reveal.from.plus(third.clamp(1, REVEAL_BLOCKS))
+}
+
+/// The chain says nothing when a reveal fails, so this is the only sign.
+fn not_revealed(entry: &WeightEntry, reveal: Reveal) -> Fault {
+    let Reveal { round, from } = reveal;
+    let window = &entry.window;
+    let message = format!(
+        "weights of {window} were committed for round {round} and are not on chain after block {from}: \
+         the pulse was missing or the chain's checks failed; the next window commits anew"
+    );
+    Fault::retryable(Party::Chain, "CHAIN_NOT_REVEALED", message)
 }
 
 /// Whether the row on chain is the vector that was decided.

@@ -48,6 +48,18 @@ pub struct SignedState {
     /// take them once only. Empty in entries older than this field.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub bytes: String,
+    /// When a timelocked commit opens; absent for plain weights.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reveal: Option<Reveal>,
+}
+
+/// When a timelocked commit opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reveal {
+    /// The beacon's round that it was encrypted for.
+    pub round: u64,
+    /// First block that can reveal it.
+    pub from: BlockNumber,
 }
 
 /// How far a decision has come.

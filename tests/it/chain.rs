@@ -9,6 +9,7 @@ mod fate;
 mod golden;
 mod snapshot;
 mod submit;
+mod timelock;
 mod upgrade;
 mod wallet;
 pub(crate) mod wire;

@@ -17,9 +17,6 @@ pub enum WeightError {
     /// The burn share has no target: the owner's hotkey holds no uid at this block.
     #[error("the subnet owner's hotkey {0} holds no uid, so the burn share has no target")]
     OwnerNotRegistered(Hotkey),
-    /// Plain weights calls are refused on this subnet.
-    #[error("the subnet demands commit-reveal; weights are never sent plain there")]
-    CommitRevealEnabled,
     /// Subnet 0 takes no weights.
     #[error("subnet 0 takes no weights")]
     RootNetwork,
@@ -98,7 +95,6 @@ impl WeightError {
             Self::Empty | Self::AllZero | Self::NotAShare(_) | Self::OwnerNotRegistered(_) => {
                 return None;
             }
-            Self::CommitRevealEnabled => "CommitRevealEnabled",
             Self::RootNetwork => "CanNotSetRootNetworkWeights",
             Self::MechanismDoesNotExist(_) => "MechanismDoesNotExist",
             Self::UidsLengthExceedUidsInSubNet { .. } => "UidsLengthExceedUidsInSubNet",

@@ -4,8 +4,10 @@ use super::{WeightError, WeightVector};
 use crate::bittensor::epoch::rate_limit_wait;
 use crate::bittensor::{Hotkey, MechanismId, Neuron, SubnetSnapshot, Uid};
 
-/// Every check that `set_mechanism_weights` makes, in the pallet's order, against `snapshot`. That
-/// lengths are equal and uids unique holds by construction of [`WeightVector`].
+/// Every check that `set_mechanism_weights` makes, in the pallet's order, against `snapshot`; the
+/// reveal of a timelocked commit makes the same ones, and fails silently. That lengths are equal and
+/// uids unique holds by construction of [`WeightVector`]; that the call fits the subnet's
+/// commit-reveal setting is the sender's choice.
 ///
 /// # Errors
 /// The [`WeightError`] of the first check that fails; [`WeightError::pallet_error`] has its name.
@@ -16,10 +18,6 @@ pub fn preflight(
     version_key: u64,
     mechanism: MechanismId,
 ) -> Result<(), WeightError> {
-    let parameters = &snapshot.hyperparameters;
-    if parameters.commit_reveal_weights_enabled {
-        return Err(WeightError::CommitRevealEnabled);
-    }
     if snapshot.metagraph.netuid().0 == 0 {
         return Err(WeightError::RootNetwork);
     }

@@ -233,10 +233,7 @@ fn each_check_of_the_pallet_has_its_name() {
         result.err().map(|e| e.pallet_error().unwrap())
     };
     assert_eq!(check(&snapshot(5), 0), None);
-    let table: [(&str, Change); 9] = [
-        ("CommitRevealEnabled", |at| {
-            at.hyperparameters.commit_reveal_weights_enabled = true;
-        }),
+    let table: [(&str, Change); 8] = [
         ("CanNotSetRootNetworkWeights", |at| {
             at.metagraph = Metagraph::new(Netuid(0), at.metagraph.neurons().to_vec()).unwrap();
         }),

@@ -2,10 +2,13 @@
 
 use super::WeightSetter;
 use crate::bittensor::epoch::rate_limit_wait;
+use crate::bittensor::reveal::reveal_round;
 use crate::bittensor::{BlockNumber, SubnetSnapshot};
-use crate::chain::{Call, ChainError, Inclusion, Pending, Remedy, SignedCall, Step, SubmitError};
+use crate::chain::{
+    Call, ChainError, Inclusion, Pending, Remedy, SignedCall, Step, SubmitError, timelock,
+};
 use crate::clock::now_ms;
-use crate::store::{SignedState, StoreError, WeightEntry, WeightState};
+use crate::store::{Reveal, SignedState, StoreError, WeightEntry, WeightState};
 
 /// Blocks before a new try where the pool asked for a pause, or counts blocks ahead of finality.
 const PAUSE_BLOCKS: u64 = 3;
@@ -23,17 +26,15 @@ impl WeightSetter {
             entries = entry.weights.len(),
             "setting weights"
         );
-        let call = Call::SetMechanismWeights {
-            netuid: entry.netuid,
-            mechanism: entry.mechanism,
-            weights: entry.weights.clone(),
-            version_key: self.version_key,
+        let (call, reveal) = match self.call(entry, snapshot).await {
+            Ok(call) => call,
+            Err(error) => return self.failed(entry, &error, snapshot).await,
         };
         let signed = match self.chain.sign(&self.pair, &call).await {
             Ok(signed) => signed,
             Err(error) => return self.failed(entry, &error, snapshot).await,
         };
-        let state = WeightState::Signed(signed_state(&signed));
+        let state = WeightState::Signed(signed_state(&signed, reveal));
         self.advance(entry, state).await?;
         let mut in_flight = match self.chain.send(signed).await {
             Ok(in_flight) => in_flight,
@@ -54,6 +55,43 @@ impl WeightSetter {
                 Err(error) => return self.failed(entry, &error, snapshot).await,
             }
         }
+    }
+
+    /// The call that this subnet wants: plain weights, or a commit that opens in the reveal epoch.
+    async fn call(
+        &self,
+        entry: &WeightEntry,
+        snapshot: &SubnetSnapshot,
+    ) -> Result<(Call, Option<Reveal>), SubmitError> {
+        let (netuid, mechanism) = (entry.netuid, entry.mechanism);
+        if !snapshot.hyperparameters.commit_reveal_weights_enabled {
+            let call = Call::SetMechanismWeights {
+                netuid,
+                mechanism,
+                weights: entry.weights.clone(),
+                version_key: self.version_key,
+            };
+            return Ok((call, None));
+        }
+        let state = self.chain.epoch_state(snapshot.at, netuid).await;
+        let state = state.map_err(SubmitError::Chain)?;
+        let period = snapshot.hyperparameters.commit_reveal_period;
+        let clock = (snapshot.timestamp_ms, self.block_ms);
+        let round = reveal_round(&state, period, clock, &self.beacon);
+        let (Some(round), Some(from)) = (round, state.reveal_block(period)) else {
+            let why = "the subnet has no epochs, so a commit would never be revealed";
+            return Err(SubmitError::BadCall(why.to_owned()));
+        };
+        let plain = timelock::payload(&self.pair.hotkey(), &entry.weights, self.version_key);
+        let commit = timelock::encrypt(&self.beacon, round, &plain, rand::random())
+            .map_err(|error| SubmitError::BadCall(error.to_string()))?;
+        let call = Call::CommitTimelockedWeights {
+            netuid,
+            mechanism,
+            commit,
+            reveal_round: round,
+        };
+        Ok((call, Some(Reveal { round, from })))
     }
 
     /// Finds out from nonce and events what became of a signed intent; the entry's next state, or
@@ -152,7 +190,7 @@ impl WeightSetter {
     }
 }
 
-fn signed_state(signed: &SignedCall) -> SignedState {
+fn signed_state(signed: &SignedCall, reveal: Option<Reveal>) -> SignedState {
     let pending = signed.pending();
     SignedState {
         bytes: hex::encode(signed.encoded()),
@@ -160,6 +198,7 @@ fn signed_state(signed: &SignedCall) -> SignedState {
         nonce: pending.nonce,
         born: pending.born,
         dies: pending.dies,
+        reveal,
     }
 }
 

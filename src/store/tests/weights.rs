@@ -42,6 +42,7 @@ async fn a_restart_resumes_a_decision_from_its_state() {
         born: BlockNumber(501),
         dies: BlockNumber(565),
         bytes: String::new(),
+        reveal: None,
     });
     f.store
         .advance_weights(entry.id, signed.clone(), 3)

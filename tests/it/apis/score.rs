@@ -165,6 +165,7 @@ impl Seeded {
             born: BlockNumber(1199),
             dies: BlockNumber(1263),
             bytes: String::new(),
+            reveal: None,
         });
         let states = [
             signed,

@@ -2,6 +2,7 @@
 //! across lost answers and restarts.
 
 use super::wire::{NETUID, commitment, genesis, pair, pooled, settings, soon, start, weights};
+use assay::bittensor::reveal::Beacon;
 use assay::bittensor::{MechanismId, Uid};
 use assay::chain::{ChainClient, HotkeyPair, Refusal, Remedy, Step, SubmitError};
 use assay::devchain::{DevChain, RpcFault, Sealing};
@@ -221,9 +222,10 @@ fn eras() -> Vec<assay::incentive::Era> {
     vec![eras[0].clone().try_into().unwrap()]
 }
 
-fn run(
+pub(super) fn run(
     client: &ChainClient,
     store: &Store,
+    beacon: Beacon,
 ) -> (
     watch::Sender<Option<Arc<assay::bittensor::SubnetSnapshot>>>,
     Shutdown,
@@ -236,6 +238,8 @@ fn run(
         pair: pair("//Validator"),
         mechanism: MechanismId(0),
         version_key: 0,
+        beacon,
+        block_ms: 100,
         eras: eras(),
         latest: receiver,
     };
@@ -251,7 +255,7 @@ impl Setter {
     pub(super) fn start(client: &ChainClient) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("node.db"), RetryPolicy::default()).unwrap();
-        let (latest, stop, running) = run(client, &store);
+        let (latest, stop, running) = run(client, &store, Beacon::quicknet());
         Self {
             dir,
             store,
@@ -266,7 +270,7 @@ impl Setter {
         self.running.abort();
         let _ = (&mut self.running).await;
         self.store = Store::open(&self.dir.path().join("node.db"), RetryPolicy::default()).unwrap();
-        (self.latest, self.stop, self.running) = run(client, &self.store);
+        (self.latest, self.stop, self.running) = run(client, &self.store, Beacon::quicknet());
     }
 
     /// Publishes the finalised head's snapshot.

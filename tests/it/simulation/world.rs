@@ -208,6 +208,8 @@ impl Node {
                 latest: sender,
             };
             let setter = WeightSetter {
+                beacon: assay::bittensor::reveal::Beacon::quicknet(),
+                block_ms: 12_000,
                 store,
                 chain,
                 pair: pair("//Validator"),
