@@ -1,10 +1,12 @@
 //! Hotkey files as Bittensor's wallets write them.
 
+mod bare;
+mod json;
+mod nacl;
+
 use crate::bittensor::Hotkey;
-use schnorrkel::SecretKey;
+use secrecy::SecretString;
 use secrecy::zeroize::Zeroizing;
-use secrecy::{ExposeSecret, SecretString};
-use serde::Deserialize;
 use sp_core::{Pair as _, sr25519};
 use std::fs::File;
 use std::io::Read;
@@ -13,8 +15,6 @@ use std::path::Path;
 
 /// Longest key file that is read; real ones are under 1 KiB.
 const MAX_FILE_BYTES: u64 = 16 * 1024;
-/// `cryptoType` of sr25519.
-const SR25519: u8 = 1;
 
 /// Why a hotkey cannot be used. No variant carries a secret.
 #[derive(Debug, thiserror::Error)]
@@ -33,16 +33,32 @@ pub enum WalletError {
         /// File asked for.
         path: String,
     },
-    /// The key is encrypted.
-    #[error(
-        "hotkey file {path} is encrypted ({format}); decrypt it with Bittensor's own tools, for \
-         instance by `btcli wallet regen-hotkey --no-use-password`, and keep the file at mode 0600"
-    )]
+    /// The key is encrypted in a form that is not read here.
+    #[error("hotkey file {path} is encrypted ({format}); decrypt it in place with `{command}`")]
     Encrypted {
         /// File asked for.
         path: String,
         /// Name of the encryption.
         format: &'static str,
+        /// What turns it into a form that is read.
+        command: String,
+    },
+    /// The key is encrypted, and no password was named.
+    #[error(
+        "hotkey file {path} is encrypted ($NACL) and no password is named; name one by password_env \
+         or password_file under [wallet], or decrypt it in place with `{command}`"
+    )]
+    NeedsPassword {
+        /// File asked for.
+        path: String,
+        /// What turns it into a plain file.
+        command: String,
+    },
+    /// The password does not open the file, or the file is damaged: the two look the same.
+    #[error("hotkey file {path}: the password does not open it, or the file is damaged")]
+    WrongPassword {
+        /// File asked for.
+        path: String,
     },
     /// The file holds something else than a usable sr25519 hotkey.
     #[error("hotkey file {path}: {reason}")]
@@ -84,37 +100,27 @@ impl std::fmt::Debug for HotkeyPair {
     }
 }
 
-/// The keys of a plain key file that matter here.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct KeyFile {
-    secret_seed: Option<SecretString>,
-    secret_phrase: Option<SecretString>,
-    private_key: Option<SecretString>,
-    public_key: Option<String>,
-    account_id: Option<String>,
-    ss58_address: Option<String>,
-    crypto_type: Option<u8>,
-    encoded: Option<serde::de::IgnoredAny>,
-    account_type: Option<serde::de::IgnoredAny>,
-    signing_scheme: Option<serde::de::IgnoredAny>,
-    hashed_descriptor: Option<serde::de::IgnoredAny>,
-}
-
 impl HotkeyPair {
-    /// Reads a plain hotkey file. The derived public key is compared with the one that the file
-    /// names. The second value warns when the file's mode lets others at it.
+    /// Reads a hotkey file: plain JSON, a bare secret, or either under `$NACL` encryption, which
+    /// `password` opens (512 MiB and a few seconds of work; call it off the runtime's hot paths).
+    /// The derived public key is always compared with the stored one: the file's own, or for a bare
+    /// secret the one in `<file>pub.txt` beside it. The second value warns when the file's mode lets
+    /// others at it.
     ///
     /// # Errors
-    /// [`WalletError`]; encrypted forms are recognised and named.
-    pub fn load(path: &Path) -> Result<(Self, Option<LooseMode>), WalletError> {
+    /// [`WalletError`]; forms that are not read are named together with the command that converts
+    /// them.
+    pub fn load(
+        path: &Path,
+        password: Option<&SecretString>,
+    ) -> Result<(Self, Option<LooseMode>), WalletError> {
         let shown = path.display().to_string();
         refuse_coldkey(path, &shown)?;
         let (text, mode) = read(path).map_err(|source| WalletError::Io {
             path: shown.clone(),
             source,
         })?;
-        let pair = parse(&text, &shown)?;
+        let pair = open(&text, path, password)?;
         let loose = (mode & 0o077 != 0).then_some(LooseMode {
             mode: mode & 0o7777,
         });
@@ -169,125 +175,82 @@ fn read(path: &Path) -> std::io::Result<(Zeroizing<Vec<u8>>, u32)> {
     Ok((bytes, meta.permissions().mode()))
 }
 
-fn parse(bytes: &[u8], path: &str) -> Result<HotkeyPair, WalletError> {
-    let encryptions: [(&[u8], &str); 3] = [
-        (b"$NACL", "NaCl secretbox"),
-        (b"$ANSIBLE_VAULT", "Ansible vault"),
+/// The key in a file's content, whatever its form.
+fn open(
+    content: &[u8],
+    path: &Path,
+    password: Option<&SecretString>,
+) -> Result<HotkeyPair, WalletError> {
+    let shown = path.display().to_string();
+    let content = content.trim_ascii_start();
+    for (head, format) in [
+        (b"$ANSIBLE_VAULT".as_slice(), "Ansible vault"),
         (b"gAAAAA", "Fernet"),
-    ];
-    let trimmed = bytes.trim_ascii();
-    if let Some((_, format)) = encryptions
-        .iter()
-        .find(|(head, _)| trimmed.starts_with(head))
-    {
-        return Err(WalletError::Encrypted {
-            path: path.to_owned(),
-            format,
+    ] {
+        if content.starts_with(head) {
+            let command = decrypt_command(&shown);
+            return Err(WalletError::Encrypted {
+                path: shown,
+                format,
+                command,
+            });
+        }
+    }
+    let Some(sealed) = content.strip_prefix(nacl::HEAD) else {
+        return plain(content, path);
+    };
+    let Some(password) = password else {
+        let command = decrypt_command(&shown);
+        return Err(WalletError::NeedsPassword {
+            path: shown,
+            command,
         });
-    }
-    let bad = |reason: &str| WalletError::Unusable {
-        path: path.to_owned(),
-        reason: reason.to_owned(),
     };
-    if !trimmed.starts_with(b"{") {
-        return Err(bad(
-            "it is not a JSON key file; make it anew with `btcli wallet regen-hotkey`",
-        ));
-    }
-    // The parser's own message could repeat a part of the file, and so of the secret.
-    let file: KeyFile =
-        serde_json::from_slice(trimmed).map_err(|_| bad("it is not a valid JSON key file"))?;
-    file.check_kind().map_err(bad)?;
-    let stored = file.stored_key().map_err(bad)?;
-    file.derive(stored).map_err(bad)
+    let content = nacl::open(sealed, password).ok_or(WalletError::WrongPassword { path: shown })?;
+    plain(&content, path)
 }
 
-impl KeyFile {
-    fn check_kind(&self) -> Result<(), &'static str> {
-        if self.encoded.is_some() {
-            return Err("it is an export of a browser wallet; import that with btcli first");
-        }
-        if self.account_type.is_some()
-            || self.signing_scheme.is_some()
-            || self.hashed_descriptor.is_some()
-        {
-            return Err("it holds a hashed or post-quantum account; use an sr25519 hotkey");
-        }
-        if self.crypto_type.is_some_and(|t| t != SR25519) {
-            return Err("it holds no sr25519 key; make an sr25519 hotkey");
-        }
-        Ok(())
-    }
-
-    /// The public key that the file names; all the places that name one must agree.
-    fn stored_key(&self) -> Result<Hotkey, &'static str> {
-        let mut named = Vec::new();
-        for digits in [&self.public_key, &self.account_id].into_iter().flatten() {
-            let mut key = [0; 32];
-            hex::decode_to_slice(digits.strip_prefix("0x").unwrap_or(digits), &mut key)
-                .map_err(|_| "its public key is not 32 bytes of hex")?;
-            named.push(Hotkey(key));
-        }
-        if let Some(address) = &self.ss58_address {
-            named.push(address.parse().map_err(|_| "its ss58Address is invalid")?);
-        }
-        let first = *named
-            .first()
-            .ok_or("it names no public key to compare with")?;
-        if named.iter().any(|key| *key != first) {
-            return Err("its public key and its address disagree");
-        }
-        Ok(first)
-    }
-
-    /// The key from the first secret that can be read, compared with what the file names. A field
-    /// that is no key material at all is passed over: a release of Bittensor's wallet writes raw
-    /// bytes into `secretSeed` and a good `privateKey` beside it.
-    fn derive(&self, stored: Hotkey) -> Result<HotkeyPair, &'static str> {
-        let seed = self.secret_seed.as_ref().and_then(from_seed);
-        let phrase = || self.secret_phrase.as_ref().and_then(from_phrase);
-        let pairs = match (seed.or_else(phrase), &self.private_key) {
-            (Some(pair), _) => vec![pair],
-            (None, Some(key)) => from_private_key(key),
-            (None, None) => Vec::new(),
-        };
-        if pairs.is_empty() {
-            return Err("it holds no readable secret; is it a public key file?");
-        }
-        pairs
-            .into_iter()
-            .map(HotkeyPair)
-            .find(|pair| pair.hotkey() == stored)
-            .ok_or("its secret belongs to another public key than the file names")
-    }
-}
-
-fn secret_bytes<const N: usize>(digits: &SecretString) -> Option<Zeroizing<[u8; N]>> {
-    let mut bytes = Zeroizing::new([0; N]);
-    let text = digits.expose_secret();
-    hex::decode_to_slice(text.strip_prefix("0x").unwrap_or(text), bytes.as_mut()).ok()?;
-    Some(bytes)
-}
-
-fn from_seed(seed: &SecretString) -> Option<sr25519::Pair> {
-    Some(sr25519::Pair::from_seed(&*secret_bytes::<32>(seed)?))
-}
-
-fn from_phrase(phrase: &SecretString) -> Option<sr25519::Pair> {
-    let (pair, seed) = sr25519::Pair::from_phrase(phrase.expose_secret(), None).ok()?;
-    drop(Zeroizing::new(seed));
-    Some(pair)
-}
-
-/// A 64-byte key alone is written for keys that were derived by path, in schnorrkel's own form; other
-/// tools write the ed25519-expanded form. The public key tells which.
-fn from_private_key(key: &SecretString) -> Vec<sr25519::Pair> {
-    let Some(bytes) = secret_bytes::<64>(key) else {
-        return Vec::new();
+fn plain(content: &[u8], path: &Path) -> Result<HotkeyPair, WalletError> {
+    let content = content.trim_ascii();
+    let pair = if content.starts_with(b"{") {
+        json::pair(content)
+    } else {
+        bare::pair(content, || stored_beside(path))
     };
-    let forms = [
-        SecretKey::from_bytes(bytes.as_ref()),
-        SecretKey::from_ed25519_bytes(bytes.as_ref()),
-    ];
-    forms.into_iter().flatten().map(Into::into).collect()
+    pair.map(HotkeyPair)
+        .map_err(|reason| WalletError::Unusable {
+            path: path.display().to_string(),
+            reason,
+        })
+}
+
+/// The public key in `<file>pub.txt`, which newer wallets write beside each hotkey.
+fn stored_beside(path: &Path) -> Result<Hotkey, String> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("pub.txt");
+    let beside = Path::new(&name);
+    let (content, _) = read(beside).map_err(|_| {
+        format!(
+            "it is a bare secret that names no public key; write the hotkey's SS58 address into {}, so \
+             that the two can be compared",
+            beside.display()
+        )
+    })?;
+    json::public_key(&content).map_err(|reason| format!("{}: {reason}", beside.display()))
+}
+
+/// Decrypts a key file in place with Bittensor's own package, which asks for the password.
+fn decrypt_command(path: &str) -> String {
+    format!("python3 -c \"from bittensor_wallet import Keyfile; Keyfile('{path}').decrypt()\"")
+}
+
+/// The secret that belongs to the stored public key, of those that a file's text can mean.
+fn belonging(
+    pairs: impl IntoIterator<Item = sr25519::Pair>,
+    stored: Hotkey,
+) -> Result<sr25519::Pair, String> {
+    pairs
+        .into_iter()
+        .find(|pair| pair.public().0 == stored.0)
+        .ok_or_else(|| "its secret belongs to another public key than the stored one".to_owned())
 }

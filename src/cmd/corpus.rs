@@ -92,7 +92,7 @@ fn list(packs: &Path) -> Result<(), Failure> {
 
 /// The operator's key as the dataset needs it.
 pub(in crate::cmd) fn signer(hotkey_file: &Path) -> Result<Signer, Failure> {
-    let (pair, loose) = HotkeyPair::load(hotkey_file).map_err(Failure::unavailable)?;
+    let (pair, loose) = HotkeyPair::load(hotkey_file, None).map_err(Failure::unavailable)?;
     if let Some(loose) = loose {
         let mode = format!("{:o}", loose.mode);
         tracing::warn!(mode, path = %hotkey_file.display(), "others may read the hotkey; chmod 600 it");

@@ -68,8 +68,24 @@ impl Chain {
 /// `[wallet]`: the key that signs.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Wallet {
-    /// Hotkey file, unencrypted JSON as the field's wallets write it.
+    /// Hotkey file as the field's wallets write it.
     pub hotkey_file: PathBuf,
+    /// Variable that holds the password of an encrypted hotkey file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// File that holds the password of an encrypted hotkey file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+impl Wallet {
+    /// The password of the hotkey file, read now; `None` when none is named.
+    ///
+    /// # Errors
+    /// [`SecretError`] when the named variable or file does not give one.
+    pub fn password(&self) -> Result<Option<SecretString>, SecretError> {
+        value::secret(self.password_env.as_deref(), self.password_file.as_deref())
+    }
 }
 
 /// `[store]`: what must outlive the process.
@@ -202,9 +218,12 @@ pub(super) fn chain(mut s: Section<'_>) -> Option<Chain> {
 
 pub(super) fn wallet(mut s: Section<'_>) -> Option<Wallet> {
     let hotkey_file = s.path_value("hotkey_file");
+    let (password_env, password_file) = secret_names(&mut s, "password_env", "password_file");
     s.finish();
     Some(Wallet {
         hotkey_file: hotkey_file?,
+        password_env,
+        password_file,
     })
 }
 

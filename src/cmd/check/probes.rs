@@ -1,7 +1,6 @@
 //! One probe for each thing that a role needs. None changes anything.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -11,7 +10,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{Finding, Probe};
-use crate::chain::{ChainClient, HotkeyPair};
+use crate::chain::{ChainClient, HotkeyPair, LooseMode};
 use crate::config::{self, Bytes, DatasetApi, Runner, ScoreApi, Validator};
 use crate::dataset::client::{ClientSettings, DatasetClient};
 use crate::dataset::list_packs;
@@ -24,10 +23,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// What `assay run` needs.
 pub(super) fn validator(config: &Validator) -> Vec<Probe<'_>> {
     let mut probes = vec![
-        (
-            "hotkey",
-            async { hotkey(&config.wallet.hotkey_file) }.boxed(),
-        ),
+        ("hotkey", async { hotkey(&config.wallet) }.boxed()),
         ("chain", chain(config).boxed()),
         ("scorer", scorer(config).boxed()),
         ("disk", async { disk(&config.store) }.boxed()),
@@ -73,12 +69,17 @@ pub(super) fn score_api(config: &ScoreApi) -> Vec<Probe<'_>> {
     vec![("store", store.boxed()), ("score-api", address.boxed())]
 }
 
-fn hotkey(path: &Path) -> Finding {
-    match HotkeyPair::load(path) {
+fn hotkey(wallet: &config::Wallet) -> Finding {
+    match load(wallet) {
         Ok((pair, None)) => Finding::ok(pair.hotkey()),
         Ok((pair, Some(loose))) => Finding::warn(format_args!("{}: {loose}", pair.hotkey())),
-        Err(error) => Finding::fail(error),
+        Err(reason) => Finding::fail(reason),
     }
+}
+
+fn load(wallet: &config::Wallet) -> Result<(HotkeyPair, Option<LooseMode>), String> {
+    let password = wallet.password().map_err(|e| e.to_string())?;
+    HotkeyPair::load(&wallet.hotkey_file, password.as_ref()).map_err(|e| e.to_string())
 }
 
 async fn chain(config: &Validator) -> Finding {
@@ -101,7 +102,7 @@ async fn chain(config: &Validator) -> Finding {
         Err(error) => return Finding::fail(format_args!("subnet {}: {error}", chain.netuid)),
     };
     let place = format!("{endpoint}, block {}, subnet {}", head.number, chain.netuid);
-    let Ok((pair, _)) = HotkeyPair::load(&config.wallet.hotkey_file) else {
+    let Ok((pair, _)) = load(&config.wallet) else {
         return Finding::ok(place);
     };
     match snapshot.metagraph.by_hotkey(&pair.hotkey()) {

@@ -50,7 +50,7 @@ impl Parts {
         check_judge(config)?;
         let store = open_store(config).await?;
         let artifacts = Artifacts::open(&config.store.artifacts).map_err(Failure::unavailable)?;
-        let pair = load_pair(&config.wallet.hotkey_file)?;
+        let pair = load_pair(&config.wallet)?;
         let scorers = scorers(config, &artifacts, &pair).await?;
         let chain = ChainClient::connect(&chain_settings(config))
             .await
@@ -110,8 +110,11 @@ async fn open_store(config: &Validator) -> Result<Store, Failure> {
     Ok(store)
 }
 
-fn load_pair(path: &Path) -> Result<HotkeyPair, Failure> {
-    let (pair, loose) = HotkeyPair::load(path).map_err(Failure::unavailable)?;
+/// The key that signs; a loose file mode is warned about.
+pub(in crate::cmd) fn load_pair(wallet: &config::Wallet) -> Result<HotkeyPair, Failure> {
+    let password = wallet.password().map_err(Failure::usage)?;
+    let path = &wallet.hotkey_file;
+    let (pair, loose) = HotkeyPair::load(path, password.as_ref()).map_err(Failure::unavailable)?;
     if let Some(loose) = loose {
         tracing::warn!(mode = format!("{:o}", loose.mode), path = %path.display(), "others may read the hotkey; chmod 600 it");
     }

@@ -1,6 +1,7 @@
 //! Hotkey files: those of Bittensor's own package, and every way to be wrong.
 
 use assay::chain::{HotkeyPair, LooseMode, WalletError};
+use secrecy::SecretString;
 use serde_json::{Value, json};
 use sp_core::{Pair as _, sr25519};
 use std::fs;
@@ -24,7 +25,14 @@ fn written(content: impl AsRef<[u8]>) -> (tempfile::TempDir, PathBuf) {
 
 fn loaded(content: impl AsRef<[u8]>) -> Result<HotkeyPair, WalletError> {
     let (_dir, path) = written(content);
-    HotkeyPair::load(&path).map(|(pair, _)| pair)
+    HotkeyPair::load(&path, None).map(|(pair, _)| pair)
+}
+
+/// A bare secret with the public key file beside it.
+fn loaded_beside(content: &str, public: &str) -> Result<HotkeyPair, WalletError> {
+    let (dir, path) = written(content);
+    fs::write(dir.path().join("defaultpub.txt"), public).unwrap();
+    HotkeyPair::load(&path, None).map(|(pair, _)| pair)
 }
 
 fn fixture_json(name: &str) -> Value {
@@ -48,7 +56,7 @@ fn files_of_bittensors_own_package_load_and_sign() {
         ("seed", "5DtDLm5rQHShDqojQpsvcN8tRXHVFaecfDoRet1SU6BFD9Fi"),
     ];
     for (name, address) in expected {
-        let (pair, _) = HotkeyPair::load(&fixture(name)).unwrap();
+        let (pair, _) = HotkeyPair::load(&fixture(name), None).unwrap();
         assert_eq!(pair.hotkey().to_string(), address, "{name}");
         assert!(verifies(&pair), "{name}");
     }
@@ -106,18 +114,81 @@ fn a_secret_of_another_key_is_refused() {
 }
 
 #[test]
-fn encrypted_files_are_named_and_the_way_out_told() {
-    let (_dir, vault) = written("$ANSIBLE_VAULT;1.1;AES256\n3132\n");
-    let (_dir2, fernet) = written("gAAAAABh1234");
-    for (path, format) in [
-        (fixture("encrypted"), "NaCl"),
-        (vault, "Ansible"),
-        (fernet, "Fernet"),
-    ] {
-        let error = HotkeyPair::load(&path).unwrap_err();
-        assert!(matches!(&error, WalletError::Encrypted { format: f, .. } if f.contains(format)));
-        assert!(error.to_string().contains("btcli"), "{error}");
+fn a_bare_secret_is_compared_with_the_public_key_file_beside_it() {
+    let whole = fixture_json("phrase");
+    let public = fs::read_to_string(fixture("phrasepub.txt")).unwrap();
+    let address = whole["ss58Address"].as_str().unwrap();
+    let text = |key: &str| whole[key].as_str().unwrap().to_owned();
+    let canonical = hex::decode(&text("privateKey")[2..]).unwrap();
+    let key = schnorrkel::SecretKey::from_bytes(&canonical).unwrap();
+    let forms = [
+        text("secretSeed"),
+        text("secretSeed")[2..].to_owned(),
+        text("secretPhrase") + "\n",
+        text("privateKey"),
+        hex::encode(key.to_ed25519_bytes()),
+    ];
+    for form in &forms {
+        for public in [public.as_str(), address] {
+            let pair = loaded_beside(form, public).unwrap();
+            assert_eq!(pair.hotkey().to_string(), address);
+            assert!(verifies(&pair));
+        }
+        let error = loaded_beside(form, ALICE).unwrap_err().to_string();
+        assert!(error.contains("another public key"), "{error}");
+        let error = loaded(form).unwrap_err().to_string();
+        assert!(error.contains("SS58 address into"), "{error}");
+        let error = loaded_beside(form, "nobody").unwrap_err().to_string();
+        assert!(error.contains("no SS58 address"), "{error}");
     }
+}
+
+/// The package's own encryption, with the password that made it, another, and none.
+#[test]
+fn an_encrypted_file_opens_with_its_password() {
+    let path = fixture("encrypted-phrase");
+    let password = |text: &str| Some(SecretString::from(text));
+    let (pair, _) = HotkeyPair::load(&path, password("public-test-password").as_ref()).unwrap();
+    assert_eq!(
+        json!(pair.hotkey().to_string()),
+        fixture_json("phrase")["ss58Address"]
+    );
+    assert!(verifies(&pair));
+    let error = HotkeyPair::load(&path, password("another").as_ref()).unwrap_err();
+    assert!(
+        matches!(error, WalletError::WrongPassword { .. }),
+        "{error}"
+    );
+    assert!(!format!("{error} {error:?}").contains("another"));
+    let error = HotkeyPair::load(&path, None).unwrap_err();
+    assert!(
+        matches!(error, WalletError::NeedsPassword { .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("password_env"), "{error}");
+    let (_dir, short) = written(b"$NACLshort");
+    let error = HotkeyPair::load(&short, password("x").as_ref()).unwrap_err();
+    assert!(
+        matches!(error, WalletError::WrongPassword { .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn other_forms_are_named_with_the_command_that_converts_them() {
+    let (_dir, fernet) = written("gAAAAABh1234");
+    for (path, format) in [(fixture("vault"), "Ansible"), (fernet, "Fernet")] {
+        let error = HotkeyPair::load(&path, Some(&"x".into())).unwrap_err();
+        assert!(
+            matches!(&error, WalletError::Encrypted { format: f, .. } if f.contains(format)),
+            "{error}"
+        );
+        let command = format!("Keyfile('{}').decrypt()", path.display());
+        assert!(error.to_string().contains(&command), "{error}");
+    }
+    let export = json!({"encoded": "x", "encoding": {}, "address": ALICE}).to_string();
+    let error = loaded(export).unwrap_err().to_string();
+    assert!(error.contains("create_from_encrypted_json"), "{error}");
 }
 
 #[test]
@@ -154,10 +225,10 @@ fn a_coldkey_is_never_opened() {
     let disguised = dir.path().join("default");
     symlink(&cold, &disguised).unwrap();
     for path in [cold, disguised, dir.path().join("coldkeypub.txt")] {
-        let error = HotkeyPair::load(&path).unwrap_err();
+        let error = HotkeyPair::load(&path, None).unwrap_err();
         assert!(matches!(error, WalletError::Coldkey { .. }), "{error}");
     }
-    let missing = HotkeyPair::load(&dir.path().join("gone")).unwrap_err();
+    let missing = HotkeyPair::load(&dir.path().join("gone"), None).unwrap_err();
     assert!(matches!(missing, WalletError::Io { .. }), "{missing}");
 }
 
@@ -165,9 +236,9 @@ fn a_coldkey_is_never_opened() {
 fn a_loose_mode_is_told_and_does_not_stop() {
     let (_dir, path) = written(fs::read(fixture("phrase")).unwrap());
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(HotkeyPair::load(&path).unwrap().1, None);
+    assert_eq!(HotkeyPair::load(&path, None).unwrap().1, None);
     fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-    let warning = HotkeyPair::load(&path).unwrap().1;
+    let warning = HotkeyPair::load(&path, None).unwrap().1;
     assert_eq!(warning, Some(LooseMode { mode: 0o644 }));
     assert!(warning.unwrap().to_string().contains("chmod 600"));
 }
