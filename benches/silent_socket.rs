@@ -8,6 +8,7 @@
 //! `cargo bench --bench silent_socket`
 
 #![expect(
+    clippy::disallowed_methods,
     clippy::print_stdout,
     clippy::unwrap_used,
     reason = "a benchmark prints and may stop"

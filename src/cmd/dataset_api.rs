@@ -106,7 +106,7 @@ fn start_upkeep(
     };
     let source = Source {
         chain: ChainSettings {
-            endpoints: chain.endpoints.iter().map(endpoint).collect(),
+            endpoints: chain.endpoints.iter().map(|url| endpoint(url)).collect(),
             genesis: chain.genesis,
             request_timeout: chain.request_timeout,
             block_time: BLOCK_TIME,
@@ -118,9 +118,9 @@ fn start_upkeep(
 }
 
 /// Read every few minutes, so the pace of a public endpoint is enough for any.
-fn endpoint(url: &String) -> Endpoint {
+fn endpoint(url: &str) -> Endpoint {
     Endpoint {
-        url: url.clone(),
+        url: url.to_owned(),
         public: true,
     }
 }

@@ -287,7 +287,9 @@ fn keep(
         .prefix(".draft-")
         .tempfile_in(cache)
         .map_err(DatasetError::io(cache))?;
-    let mut packed = decoder(draft.as_file(), Form::Zstd).map_err(DatasetError::io(cache))?;
+    // Opened anew: the draft's own handle stands at its end.
+    let written = std::fs::File::open(draft.path()).map_err(DatasetError::io(cache))?;
+    let mut packed = decoder(&written, Form::Zstd).map_err(DatasetError::io(cache))?;
     std::io::copy(&mut packed, &mut unpacked.as_file()).map_err(DatasetError::io(cache))?;
     let file = std::fs::File::open(unpacked.path()).map_err(DatasetError::io(cache))?;
     let mut plain = Plain::new(std::io::BufReader::new(file));

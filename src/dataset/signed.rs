@@ -14,10 +14,13 @@ use crate::bittensor::Hotkey;
 /// Longest payload that is decoded, in bytes.
 const PAYLOAD_BYTES_MAX: usize = 256 * 1024;
 
+/// Signs bytes.
+type Sign = dyn Fn(&[u8]) -> [u8; 64] + Send + Sync;
+
 /// The operator's key, as far as this module needs it.
 pub struct Signer {
     hotkey: Hotkey,
-    sign: Box<dyn Fn(&[u8]) -> [u8; 64] + Send + Sync>,
+    sign: Box<Sign>,
 }
 
 impl fmt::Debug for Signer {

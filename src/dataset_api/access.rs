@@ -83,6 +83,10 @@ async fn challenge(
 }
 
 /// Proves who asks for a token.
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the answer itself, built once and sent"
+)]
 fn prove(
     gate: &Gate,
     (method, uri): (&Method, &str),
@@ -107,6 +111,10 @@ fn prove(
     answered(gate, body, prefix)
 }
 
+#[expect(
+    clippy::result_large_err,
+    reason = "the error is the answer itself, built once and sent"
+)]
 fn answered(gate: &Gate, body: &[u8], prefix: Prefix) -> Result<Subject, Response> {
     let form = "Send {\"address\", \"kind\": \"hotkey\" or \"coldkey\", \"challenge\", \"signature\"}, or a signed request.";
     let answer: Answer = serde_json::from_slice(body).map_err(|_| bad("BODY", form))?;

@@ -130,7 +130,7 @@ impl Registry {
                 };
                 let member = Member {
                     class,
-                    group: group,
+                    group,
                     coldkey: Some(neuron.coldkey),
                 };
                 let known = registry.hotkeys.get(&neuron.hotkey);

@@ -131,6 +131,9 @@ fn weights(netuid: u16, row: &[(u16, u16)], version: u64) -> DynamicPayload<Vec<
     dynamic::tx("SubtensorModule", "set_mechanism_weights", arguments)
 }
 
+/// A round that the beacon has not reached.
+const FAR: u64 = 1 << 40;
+
 fn timelocked(round: u64, version: u16) -> DynamicPayload<Vec<Value>> {
     let arguments = vec![
         Value::u128(11),
@@ -228,16 +231,16 @@ async fn commits_under_commit_reveal_are_counted_and_limited() {
         );
         assert_eq!(trial.end("//Alice", root(on)).await, "ok");
         for _ in 0..10 {
-            assert_eq!(trial.end("//Validator", timelocked(5, 4)).await, "ok");
+            assert_eq!(trial.end("//Validator", timelocked(FAR, 4)).await, "ok");
         }
-        let end = trial.end("//Validator", timelocked(5, 4)).await;
+        let end = trial.end("//Validator", timelocked(FAR, 4)).await;
         assert_eq!(end, "SubtensorModule.TooManyUnrevealedCommits");
         let limit = admin(
             "sudo_set_weights_set_rate_limit",
             vec![Value::u128(11), Value::u128(100)],
         );
         assert_eq!(trial.end("//Alice", root(limit)).await, "ok");
-        let end = trial.end("//Validator", timelocked(5, 4)).await;
+        let end = trial.end("//Validator", timelocked(FAR, 4)).await;
         assert_eq!(end, "SubtensorModule.CommittingWeightsTooFast");
     }
 }
