@@ -85,9 +85,19 @@ fn finished(sink: Sink) -> io::Result<Finished> {
 }
 
 /// A compressor on a thread of its own: sealing is bound by compression, and there are two.
+/// Dropped before its end, it waits for the thread, which takes its unfinished file away.
 struct Packer {
-    chunks: SyncSender<std::sync::Arc<[u8]>>,
-    thread: JoinHandle<io::Result<Finished>>,
+    chunks: Option<SyncSender<std::sync::Arc<[u8]>>>,
+    thread: Option<JoinHandle<io::Result<Finished>>>,
+}
+
+impl Drop for Packer {
+    fn drop(&mut self) {
+        self.chunks = None;
+        if let Some(thread) = self.thread.take() {
+            drop(thread.join());
+        }
+    }
 }
 
 impl Packer {
@@ -102,12 +112,18 @@ impl Packer {
             }
             finished(end(encoder)?)
         });
-        Self { chunks, thread }
+        Self {
+            chunks: Some(chunks),
+            thread: Some(thread),
+        }
     }
 
-    fn finish(self) -> io::Result<Finished> {
-        drop(self.chunks);
-        let ended = self.thread.join();
+    fn finish(mut self) -> io::Result<Finished> {
+        self.chunks = None;
+        let Some(thread) = self.thread.take() else {
+            return Err(io::Error::other("the compressor has ended before"));
+        };
+        let ended = thread.join();
         ended.unwrap_or_else(|_| Err(io::Error::other("a compressor panicked")))
     }
 }
@@ -166,8 +182,11 @@ impl Draft {
     fn hand_over(&mut self) {
         let chunk: std::sync::Arc<[u8]> = self.waiting.as_slice().into();
         self.waiting.clear();
-        let _ = self.gzip.chunks.send(chunk.clone());
-        let _ = self.zstd.chunks.send(chunk);
+        for packer in [&self.gzip, &self.zstd] {
+            if let Some(chunks) = &packer.chunks {
+                let _ = chunks.send(chunk.clone());
+            }
+        }
     }
 
     /// Gives the files their names, durably, the manifest last. An object that is there already

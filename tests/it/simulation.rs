@@ -29,12 +29,18 @@ fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
 }
 
+#[expect(
+    clippy::explicit_write,
+    reason = "the harness keeps what a macro prints"
+)]
 fn say(line: &str) {
     // Not by a macro, whose output the test harness keeps to itself.
     writeln!(std::io::stderr(), "{line}").unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "keeps real time: run it alone, cargo test --test it simulation -- --ignored --nocapture"]
+#[expect(clippy::disallowed_methods, reason = "each run is a task of its own")]
 async fn no_chaos_puts_a_wrong_vector_on_chain() {
     let one = number("ASSAY_SIMULATION_SEED");
     let (seeds, epochs) = match (one, number("ASSAY_SIMULATION")) {

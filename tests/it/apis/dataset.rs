@@ -196,8 +196,8 @@ fn a_pack_gives_the_drawn_items_and_refuses_changed_bytes() {
     let packs = folder.path().join("sealed");
     let pack = Pack::open(&packs, digest).unwrap();
     let wanted = Wanted { fresh: 5, older: 3 };
-    let drawn = draw_from(&[pack.clone()], [3; 32], 0, wanted).mixed([3; 32]);
-    let found = items(&[pack.clone()], &drawn).unwrap();
+    let drawn = draw_from(std::slice::from_ref(&pack), [3; 32], 0, wanted).mixed([3; 32]);
+    let found = items(std::slice::from_ref(&pack), &drawn).unwrap();
     let got: Vec<_> = found.iter().map(|item| item.id).collect();
     assert_eq!(got, drawn);
     let system = found[0].system.as_deref();
@@ -209,7 +209,7 @@ fn a_pack_gives_the_drawn_items_and_refuses_changed_bytes() {
     let plain = std::fs::read(&path).unwrap();
     let other = String::from_utf8(plain.clone()).unwrap();
     std::fs::write(&path, other.replace("far", "fat")).unwrap();
-    let refused = items(&[pack.clone()], &drawn);
+    let refused = items(std::slice::from_ref(&pack), &drawn);
     assert!(matches!(refused, Err(DatasetError::Corrupt { .. })));
     for changed in [&plain[1..], &other.replacen("far", "fat", 1).into_bytes()] {
         std::fs::write(&path, changed).unwrap();
@@ -272,7 +272,7 @@ fn a_rounds_list_is_built_once_and_holds_what_a_scorer_draws() {
         rounds::build(&packs, &spec, &operator, 9_000).unwrap(),
         round
     );
-    assert_eq!(rounds::list(&packs).unwrap(), [round.clone()]);
+    assert_eq!(rounds::list(&packs).unwrap(), std::slice::from_ref(&round));
     assert_eq!(object::list(&packs, Kind::Items).unwrap().len(), 2);
 
     let json = form(&packs, round.json, Form::Identity);

@@ -222,6 +222,7 @@ fn eras() -> Vec<assay::incentive::Era> {
     vec![eras[0].clone().try_into().unwrap()]
 }
 
+#[expect(clippy::disallowed_methods, reason = "the setter runs beside the test")]
 pub(super) fn run(
     client: &ChainClient,
     store: &Store,
