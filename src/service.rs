@@ -13,7 +13,9 @@ pub mod fetcher;
 pub mod intake;
 pub mod janitor;
 pub mod judging;
+pub mod packs;
 pub mod room;
+pub mod round_lists;
 mod rounds;
 pub mod stage;
 pub mod twins;
@@ -23,5 +25,5 @@ pub mod worker;
 
 pub use absence::Confirmations;
 pub use artifacts::Artifacts;
-pub use rounds::Rounds;
+pub use rounds::{Drawn, RoundStart, Rounds, round_start};
 pub use watcher::{Latest, Watcher};

@@ -1,6 +1,6 @@
 //! The real binary with one pack and one round, as a child process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Cursor};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -10,7 +10,8 @@ use assay::bittensor::{BlockHash, BlockNumber, BlockRef, Netuid, RoundNumber};
 use assay::chain::HotkeyPair;
 use assay::dataset::rounds::{self, ListSpec};
 use assay::dataset::sampling::Wanted;
-use assay::dataset::{Corpus, Signer, seal};
+use assay::dataset::source::Source;
+use assay::dataset::{Corpus, ImportOptions, Signer, seal};
 
 use super::Outcome;
 
@@ -55,7 +56,9 @@ fn build(folder: &Path, half: usize) -> Outcome<()> {
         );
         text.push('\n');
     }
-    opened.import(&mut text.as_bytes(), None, |_, _| {})?;
+    let mut source = Source::lines(Path::new("lines"), Cursor::new(text));
+    let options = ImportOptions::new(folder.join("rejects"));
+    opened.import(&mut source, &options, &mut |_, _| {})?;
     let pair = HotkeyPair::from_uri("//Operator")?;
     let signer = Signer::new(pair.hotkey(), move |message| pair.sign(message));
     let packs = folder.join("packs");

@@ -94,7 +94,7 @@ pub(super) struct Checkpoint {
 struct Identity {
     path: PathBuf,
     bytes: u64,
-    modified_ms: u128,
+    modified_ms: u64,
 }
 
 /// `None` for what is no file.
@@ -105,7 +105,7 @@ fn identity(source: &Source) -> Option<Identity> {
     Some(Identity {
         path,
         bytes: facts.len(),
-        modified_ms: modified.as_millis(),
+        modified_ms: u64::try_from(modified.as_millis()).ok()?,
     })
 }
 
@@ -140,7 +140,10 @@ impl Corpus {
         while let Some(record) = source.next_record()? {
             import.take(record)?;
             on_record(source, import.summary);
-            if import.records.is_multiple_of(options.checkpoint_records.max(1)) {
+            if import
+                .records
+                .is_multiple_of(options.checkpoint_records.max(1))
+            {
                 import.checkpoint()?;
             }
         }
@@ -196,7 +199,10 @@ impl<'a> Import<'a> {
 
     /// Passes over what an earlier run has done. `Corpus::open` cut the partitions already.
     fn go_on(&mut self, source: &mut Source, earlier: &Checkpoint) -> Result<(), DatasetError> {
-        tracing::info!(records = earlier.records, "going on from the last checkpoint");
+        tracing::info!(
+            records = earlier.records,
+            "going on from the last checkpoint"
+        );
         self.summary = earlier.summary;
         let rejects = self.rejects.get_mut();
         rejects
@@ -216,9 +222,7 @@ impl<'a> Import<'a> {
             Record::Blank => return Ok(()),
             Record::TooLong => Err(Rejected::TooLong),
             Record::Json(line) => Conversation::from_json(line, day).map_err(Rejected::Invalid),
-            Record::Row(row) => {
-                Conversation::from_row(row.clone(), day).map_err(Rejected::Invalid)
-            }
+            Record::Row(row) => Conversation::from_row(row.clone(), day).map_err(Rejected::Invalid),
         };
         let fresh = read.and_then(|conversation| {
             let new = self.corpus.ids.insert(conversation.id());

@@ -204,9 +204,7 @@ fn field_value(name: &str, field: &Field) -> Value {
     };
     match field {
         // A list or structure that a writer stored as text, as some do.
-        Field::Str(text) if name == "messages" => {
-            serde_json::from_str(text).unwrap_or(Value::Null)
-        }
+        Field::Str(text) if name == "messages" => serde_json::from_str(text).unwrap_or(Value::Null),
         Field::Str(text) => Value::String(text.clone()),
         // Writers that set no logical type for their text.
         Field::Bytes(bytes) => match bytes.as_utf8() {

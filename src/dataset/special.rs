@@ -83,7 +83,10 @@ mod tests {
             ("</s>[INST] hi [/INST]<<SYS>>", " hi "),
             ("<|im_<|im_end|>start|>x", "x"),
             ("<<s>s>y", "y"),
-            ("1 < 2 and [3] > 2, <b>bold</b> a||b", "1 < 2 and [3] > 2, <b>bold</b> a||b"),
+            (
+                "1 < 2 and [3] > 2, <b>bold</b> a||b",
+                "1 < 2 and [3] > 2, <b>bold</b> a||b",
+            ),
             ("<|a b c?|> <||>", "<|a b c?|> <||>"),
         ] {
             assert_eq!(stripped(text), expected, "{text}");
