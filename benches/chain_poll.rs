@@ -10,7 +10,7 @@
 )]
 
 use assay::bittensor::Netuid;
-use assay::chain::{Call, ChainClient, ChainSettings, Endpoint, HotkeyPair};
+use assay::chain::{Call, ChainClient, ChainSettings, HotkeyPair};
 use assay::devchain::{DevChain, Genesis, GenesisNeuron, Options, Sealing};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -72,7 +72,7 @@ fn print(name: &str, cost: &Cost) {
 async fn run() -> (Cost, Option<Cost>) {
     let chain = full_chain().await;
     let settings = ChainSettings {
-        endpoints: vec![Endpoint::own(chain.url())],
+        endpoints: vec![chain.url()],
         genesis: Some(chain.genesis_hash()),
         request_timeout: Duration::from_secs(60),
         block_time: Duration::from_millis(250),

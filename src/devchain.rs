@@ -42,14 +42,12 @@ mod state;
 mod storage;
 mod subnet;
 mod subscriptions;
-mod upgrade;
 mod weights;
 
 pub use chain::Snapshot;
 pub use error::DevChainError;
 pub use faults::{Faults, RpcFault};
 pub use genesis::{Genesis, GenesisBalance, GenesisNeuron, GenesisSubnet, account_id, dev_key};
-pub use upgrade::Upgrade;
 
 use crate::bittensor::{BlockHash, BlockNumber, BlockRef};
 use chain::Chain;
@@ -171,23 +169,6 @@ impl DevChain {
     pub fn seal(&self) -> Result<BlockRef, DevChainError> {
         let (number, hash) = self.node.seal()?;
         Ok(block_ref(number, hash))
-    }
-
-    /// Changes the runtime from the next block on. Not kept by a journal.
-    ///
-    /// # Errors
-    /// [`DevChainError::Metadata`] when the present metadata has not what is to be changed, or the chain
-    /// keeps a journal.
-    pub fn upgrade(&self, upgrade: &Upgrade) -> Result<(), DevChainError> {
-        self.node.upgrade(upgrade)
-    }
-
-    /// Replaces the newest `depth` blocks by empty ones; their calls wait in the pool again.
-    ///
-    /// # Errors
-    /// [`DevChainError::Reorganisation`] when some of them are final or the chain keeps a journal.
-    pub fn reorganise(&self, depth: u32) -> Result<(), DevChainError> {
-        self.node.reorganise(depth)
     }
 
     /// The newest block.

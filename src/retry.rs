@@ -98,42 +98,6 @@ fn pauses(policy: &RetryPolicy) -> impl Backoff {
         .build()
 }
 
-/// Growing, jittered pauses without an end of their own, for a loop that goes on for as long as the
-/// program.
-#[derive(Debug)]
-pub struct Pauses {
-    inner: backoff::ExponentialBackoff,
-    longest: Duration,
-}
-
-impl Pauses {
-    /// Pauses from `first_pause` to `longest_pause`; the other bounds of the policy do not apply.
-    #[must_use]
-    pub fn new(policy: &RetryPolicy) -> Self {
-        let inner = ExponentialBackoffBuilder::new()
-            .with_initial_interval(policy.first_pause)
-            .with_max_interval(policy.longest_pause)
-            .with_multiplier(2.0)
-            .with_randomization_factor(0.5)
-            .with_max_elapsed_time(None)
-            .build();
-        Self {
-            inner,
-            longest: policy.longest_pause,
-        }
-    }
-
-    /// The next pause.
-    pub fn lengthen(&mut self) -> Duration {
-        self.inner.next_backoff().unwrap_or(self.longest)
-    }
-
-    /// Begins with the first pause again.
-    pub fn restart(&mut self) {
-        self.inner.reset();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

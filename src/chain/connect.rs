@@ -1,13 +1,11 @@
 //! Connecting, checking the network, and the plain questions about blocks.
 
 use super::error::ChainError;
-use super::shapes;
 use super::view::View;
-use super::wire::{Wire, WireUsage};
+use super::wire::{Meter, Wire, WireUsage};
 use crate::bittensor::{BlockHash, BlockNumber, BlockRef};
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use subxt::backend::LegacyBackend;
 use subxt::config::{RpcConfigFor, SubstrateConfig};
@@ -18,39 +16,20 @@ use subxt::{OnlineClient, config::Header as _};
 
 pub(super) type Rpc = LegacyRpcMethods<RpcConfigFor<SubstrateConfig>>;
 
-/// One way to the chain.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Endpoint {
-    /// WebSocket URL; plain `ws://` on loopback only.
-    pub url: String,
-    /// Shared with others: asked at most once per second, and left alone for long after a failure.
-    pub public: bool,
-}
-
-impl Endpoint {
-    /// An endpoint of one's own, asked as often as needed.
-    pub fn own(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            public: false,
-        }
-    }
-}
-
 /// How to reach the chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ChainSettings {
-    /// Endpoints in order of preference, the own node first.
-    pub endpoints: Vec<Endpoint>,
-    /// Genesis hash that every endpoint must have; `None` takes the first one's (trials only).
+    /// WebSocket endpoints in order of preference; plain `ws://` on loopback only.
+    pub endpoints: Vec<String>,
+    /// Genesis hash that the endpoint must have; `None` accepts any chain (trials only).
     pub genesis: Option<BlockHash>,
     /// Longest that one read may take, all its requests and a reconnection included.
     pub request_timeout: Duration,
-    /// The chain's block time: what silence, rests and eras are measured in.
+    /// The chain's block time: what silence and eras are measured in.
     pub block_time: Duration,
 }
 
-/// A client of one chain over one connection at a time. Clones share it.
+/// One connection to one subtensor node. Clones share it.
 #[derive(Clone)]
 pub struct ChainClient {
     pub(super) inner: Arc<Inner>,
@@ -60,61 +39,88 @@ pub(super) struct Inner {
     pub(super) settings: ChainSettings,
     pub(super) api: OnlineClient<SubstrateConfig>,
     pub(super) rpc: Rpc,
-    pub(super) wire: Wire,
     pub(super) genesis: BlockHash,
-    /// What each runtime version seen so far lacks.
-    shapes: Mutex<HashMap<u32, Arc<Vec<String>>>>,
     /// Held while a nonce is taken and its transaction enters the pool.
     pub(super) signing: Arc<tokio::sync::Mutex<()>>,
+    endpoint: String,
+    meter: Arc<Meter>,
 }
 
 impl std::fmt::Debug for ChainClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ChainClient")
-            .field("endpoint", &self.endpoint())
+            .field("endpoint", &self.inner.endpoint)
             .field("genesis", &self.inner.genesis)
             .finish_non_exhaustive()
     }
 }
 
 impl ChainClient {
-    /// Connects to the first endpoint that answers, and checks its genesis hash. From then on every
-    /// request goes over one connection to the most preferred healthy endpoint; one that breaks off,
-    /// falls silent, lags, limits us or serves another chain is left alone for a growing, jittered
-    /// time, or for as long as it asks.
+    /// Connects to the first endpoint that answers, and checks its genesis hash.
     ///
     /// # Errors
-    /// [`ChainError::WrongNetwork`] at once when the first endpoint that answers serves another
-    /// chain: a list that mixes networks is a mistake. Otherwise what the last endpoint tried said.
+    /// [`ChainError::WrongNetwork`] at once when an endpoint serves another chain: a list that mixes
+    /// networks is a mistake. Otherwise the error of the last endpoint tried.
     pub async fn connect(settings: &ChainSettings) -> Result<Self, ChainError> {
-        let wire = Wire::new(settings)?;
-        let genesis = wire.connect().await?;
-        let client = RpcClient::new(wire.clone());
+        let mut last = ChainError::BadEndpoint {
+            endpoint: String::new(),
+            reason: "the list of endpoints is empty".to_owned(),
+        };
+        for endpoint in &settings.endpoints {
+            match Self::connect_to(endpoint, settings).await {
+                Ok(client) => return Ok(client),
+                Err(error @ ChainError::WrongNetwork { .. }) => return Err(error),
+                Err(error) => {
+                    tracing::debug!(endpoint, %error, "endpoint passed over");
+                    last = error;
+                }
+            }
+        }
+        Err(last)
+    }
+
+    async fn connect_to(endpoint: &str, settings: &ChainSettings) -> Result<Self, ChainError> {
+        let meter = Arc::new(Meter::default());
+        let wire = Wire::open(endpoint, settings.request_timeout, Arc::clone(&meter)).await?;
+        let client = RpcClient::new(wire);
         let rpc = Rpc::new(client.clone());
+        let genesis = within(
+            settings.request_timeout,
+            "reading the genesis hash",
+            async {
+                rpc.genesis_hash()
+                    .await
+                    .map_err(|e| ChainError::from_rpc("reading the genesis hash", None, e))
+            },
+        )
+        .await?;
+        let genesis = BlockHash(genesis.0);
+        if let Some(expected) = settings.genesis.filter(|expected| *expected != genesis) {
+            return Err(ChainError::WrongNetwork {
+                endpoint: endpoint.to_owned(),
+                expected,
+                found: genesis,
+            });
+        }
         let config = SubstrateConfig::builder()
             .set_genesis_hash(H256(genesis.0))
             .build();
         let backend = LegacyBackend::builder().build(client);
         let api = OnlineClient::from_backend_with_config(config, Arc::new(backend))
             .await
-            .map_err(|e| ChainError::transient("connecting to the chain", e))?;
+            .map_err(|e| ChainError::transient(format!("connecting to {endpoint}"), e))?;
+        tracing::info!(endpoint, %genesis, "connected to the chain");
         Ok(Self {
             inner: Arc::new(Inner {
                 settings: settings.clone(),
                 api,
                 rpc,
-                wire,
                 genesis,
-                shapes: Mutex::default(),
                 signing: Arc::default(),
+                endpoint: endpoint.to_owned(),
+                meter,
             }),
         })
-    }
-
-    /// The chain's block time, as configured.
-    #[must_use]
-    pub fn block_time(&self) -> Duration {
-        self.inner.settings.block_time
     }
 
     /// Genesis hash of the connected chain.
@@ -123,16 +129,16 @@ impl ChainClient {
         self.inner.genesis
     }
 
-    /// The endpoint last connected to.
+    /// The endpoint in use.
     #[must_use]
     pub fn endpoint(&self) -> &str {
-        self.inner.wire.endpoint()
+        &self.inner.endpoint
     }
 
-    /// Requests and bytes so far, over all connections.
+    /// Requests and bytes since the connection was made.
     #[must_use]
     pub fn usage(&self) -> WireUsage {
-        self.inner.wire.usage()
+        self.inner.meter.read()
     }
 
     /// The latest finalised block. Two requests.
@@ -190,50 +196,6 @@ impl ChainClient {
             .await
             .map_err(|e| ChainError::from_at_block(block.hash, e))?;
         Ok(View::new(self.inner.rpc.clone(), at, block))
-    }
-
-    /// Whether the runtime at `at` has every shape that this program relies on, by name. One request;
-    /// the list is gone through once per runtime version.
-    ///
-    /// # Errors
-    /// [`ChainError::UnknownShape`] names what does not fit: until that is mended nothing is signed.
-    pub async fn check_runtime(&self, at: BlockRef) -> Result<(), ChainError> {
-        self.read("checking the runtime", async {
-            self.fits(&self.view(at).await?)
-        })
-        .await
-    }
-
-    pub(super) fn fits(&self, view: &View) -> Result<(), ChainError> {
-        let spec_version = view.at.spec_version();
-        let mut known = self
-            .inner
-            .shapes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let misfits = known.entry(spec_version).or_insert_with(|| {
-            let misfits = shapes::misfits(view.metadata());
-            if misfits.is_empty() {
-                tracing::info!(
-                    spec_version,
-                    "the runtime has every shape that is relied on"
-                );
-            } else {
-                tracing::error!(
-                    spec_version,
-                    misfits = misfits.join("; "),
-                    "unknown runtime: nothing will be signed"
-                );
-            }
-            Arc::new(misfits)
-        });
-        if misfits.is_empty() {
-            return Ok(());
-        }
-        Err(ChainError::UnknownShape {
-            spec_version,
-            misfits: misfits.to_vec(),
-        })
     }
 
     /// Puts a read under the configured deadline.

@@ -3,7 +3,6 @@
 use crate::bittensor::{BlockHash, Netuid};
 use crate::fault::{Fault, Party};
 use crate::retry::{Retry, Retryable};
-use std::time::Duration;
 use subxt::error::{BackendError, OnlineClientAtBlockError, RpcError};
 use subxt::rpcs;
 
@@ -11,29 +10,6 @@ use subxt::rpcs;
 const CODE_UNKNOWN_BLOCK: i32 = 4003;
 /// JSON-RPC codes by which public gateways limit a client.
 const CODES_LIMITED: [i32; 2] = [-32004, -32005];
-/// Pause after a limit that names no time.
-const DEFAULT_LIMIT: Duration = Duration::from_secs(12);
-/// A gateway's word about time is not trusted beyond this.
-const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
-
-/// The limit that an error tells of: `Some(None)` when it names no time.
-pub(super) fn limit_of(error: &rpcs::Error) -> Option<Option<Duration>> {
-    match error {
-        rpcs::Error::User(e) if CODES_LIMITED.contains(&e.code) => Some(retry_after(e)),
-        _ => None,
-    }
-}
-
-/// `retry_after` of an error's data in seconds: the bare number or a field of that name.
-fn retry_after(error: &rpcs::UserError) -> Option<Duration> {
-    let data: serde_json::Value = serde_json::from_str(error.data.as_ref()?.get()).ok()?;
-    let field = ["retry_after", "retryAfter"]
-        .iter()
-        .find_map(|k| data.get(k));
-    let seconds = field.unwrap_or(&data).as_f64()?;
-    let wait = Duration::try_from_secs_f64(seconds).ok()?;
-    Some(wait.min(LONGEST_LIMIT))
-}
 
 /// Why a chain operation gave no answer. None of these says anything about a miner.
 #[derive(Debug, thiserror::Error)]
@@ -45,16 +21,6 @@ pub enum ChainError {
         what: String,
         /// How it failed.
         reason: String,
-    },
-    /// An endpoint limits us, or all of them rest after failures: not before the time is over.
-    #[error("{what}: {reason}; the next request may go out in {after:?}")]
-    Limited {
-        /// What was attempted.
-        what: String,
-        /// Who said so, and how.
-        reason: String,
-        /// How long to wait.
-        after: Duration,
     },
     /// The endpoint serves another chain. Nothing may be read from it or sent to it.
     #[error(
@@ -87,17 +53,6 @@ pub enum ChainError {
         what: String,
         /// What was expected or missing.
         reason: String,
-    },
-    /// The runtime is not the one that this program knows: nothing is signed for it.
-    #[error(
-        "runtime {spec_version} has unknown shapes: {}; this node only reads until assay is updated, and \
-         its weights stay as they are", misfits.join("; ")
-    )]
-    UnknownShape {
-        /// The runtime's version.
-        spec_version: u32,
-        /// What is gone or holds something else, by name.
-        misfits: Vec<String>,
     },
     /// The endpoint does not know the block or no longer keeps its state: read at a newer one.
     #[error(
@@ -133,12 +88,10 @@ impl ChainError {
     pub fn to_fault(&self) -> Fault {
         let (code, retryable) = match self {
             Self::Transient { .. } => ("CHAIN_TRANSIENT", true),
-            Self::Limited { .. } => ("CHAIN_LIMITED", true),
             Self::BlockGone { .. } => ("CHAIN_BLOCK_GONE", true),
             Self::WrongNetwork { .. } => ("CHAIN_WRONG_NETWORK", false),
             Self::BadEndpoint { .. } => ("CHAIN_BAD_ENDPOINT", false),
             Self::Unreadable { .. } => ("CHAIN_UNREADABLE", false),
-            Self::UnknownShape { .. } => ("CHAIN_UNKNOWN_SHAPE", false),
             Self::NoSuchSubnet { .. } => ("CHAIN_NO_SUCH_SUBNET", false),
             Self::Refused { .. } => ("CHAIN_REFUSED", false),
         };
@@ -170,20 +123,13 @@ impl ChainError {
             rpcs::Error::User(e) if e.code == CODE_UNKNOWN_BLOCK => Self::BlockGone {
                 block: block.map_or_else(|| "asked for".to_owned(), |b| b.to_string()),
             },
-            rpcs::Error::User(e) if CODES_LIMITED.contains(&e.code) => Self::Limited {
-                what: what.to_owned(),
-                reason: format!("code {}: {}", e.code, bounded(&e.message)),
-                after: retry_after(&e).unwrap_or(DEFAULT_LIMIT),
-            },
+            rpcs::Error::User(e) if CODES_LIMITED.contains(&e.code) => {
+                Self::transient(what, format!("rate limit, code {}: {}", e.code, e.message))
+            }
             rpcs::Error::User(e) => Self::Refused {
                 what: what.to_owned(),
                 code: e.code,
                 message: bounded(&e.message),
-            },
-            // The connection's own errors travel through the RPC client as they are.
-            rpcs::Error::Client(e) => match e.downcast::<Self>() {
-                Ok(own) => *own,
-                Err(other) => Self::transient(what, other),
             },
             rpcs::Error::Deserialization(e) => Self::unreadable(what, e),
             rpcs::Error::Decode(e) => Self::unreadable(what, e),
@@ -214,8 +160,7 @@ impl ChainError {
 impl Retryable for ChainError {
     fn retry(&self) -> Retry {
         match self {
-            Self::Transient { .. } | Self::BlockGone { .. } => Retry::Now,
-            Self::Limited { after, .. } => Retry::After(*after),
+            Self::Transient { .. } => Retry::Now,
             _ => Retry::Never,
         }
     }
@@ -249,17 +194,7 @@ mod tests {
         assert!(matches!(&gone, ChainError::BlockGone { block } if block.starts_with("0x01")));
         assert!(gone.to_fault().retryable);
         let limited = ChainError::from_rpc("a read", at, user(-32005));
-        assert_eq!(limited.retry(), Retry::After(DEFAULT_LIMIT));
-        for data in ["{\"retry_after\": 3}", "3"] {
-            let mut named = rpcs::UserError {
-                code: -32005,
-                message: "slow down".to_owned(),
-                data: None,
-            };
-            named.data = Some(serde_json::value::RawValue::from_string(data.to_owned()).unwrap());
-            let limited = ChainError::from_rpc("a read", at, rpcs::Error::User(named));
-            assert_eq!(limited.retry(), Retry::After(Duration::from_secs(3)));
-        }
+        assert_eq!(limited.retry(), Retry::Now);
         let refused = ChainError::from_rpc("a read", at, user(-32601));
         assert!(
             matches!(&refused, ChainError::Refused { code: -32601, message, .. } if message.len() < 400)

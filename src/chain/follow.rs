@@ -4,16 +4,15 @@ use super::connect::ChainClient;
 use super::error::ChainError;
 use crate::bittensor::{BlockHash, BlockNumber, BlockRef};
 use codec::Encode;
-use futures::FutureExt as _;
 use std::time::Duration;
 use subxt::config::substrate::SubstrateHeader;
 use subxt::rpcs::client::RpcSubscription;
 use subxt::utils::H256;
 
 /// Block times without a new finalised block after which the connection counts as dead.
-const SILENT_BLOCKS: u32 = 4;
+const SILENT_BLOCKS: u32 = 8;
 /// Silence is never judged sooner than this, however short the block time.
-const SHORTEST_SILENCE: Duration = Duration::from_millis(500);
+const SHORTEST_SILENCE: Duration = Duration::from_secs(4);
 
 /// One finalised block, as it arrived.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,14 +45,12 @@ impl ChainClient {
 }
 
 impl FinalisedBlocks {
-    /// Waits for the next finalised block; of several that wait already, the newest. Numbers only
-    /// rise; `missed` tells of gaps, which a lost connection, several blocks finalised at once or a
-    /// slow caller leave. Safe to drop and call again.
+    /// Waits for the next finalised block. Numbers only rise; `missed` tells of gaps, which a lost
+    /// connection or several blocks finalised at once leave. Safe to drop and call again.
     ///
     /// # Errors
-    /// [`ChainError::Transient`] when no block comes for four block times (at least 0.5 s): the
-    /// connection is given up, and the next call subscribes over another. Any other [`ChainError`] when
-    /// there is nothing to subscribe over. The caller may go on in each case.
+    /// [`ChainError::Transient`] when the socket stays silent for eight block times (at least 4 s)
+    /// or cannot be subscribed. The next call subscribes anew, so that the caller may go on.
     pub async fn next(&mut self) -> Result<Finalised, ChainError> {
         let silence = (self.client.inner.settings.block_time * SILENT_BLOCKS).max(SHORTEST_SILENCE);
         match tokio::time::timeout(silence, self.next_unbounded()).await {
@@ -61,7 +58,6 @@ impl FinalisedBlocks {
             Err(_) => {
                 self.heads = None;
                 let reason = format!("no finalised block for {silence:?}");
-                self.client.inner.wire.give_up(&reason).await;
                 Err(ChainError::transient("following the chain", reason))
             }
         }
@@ -74,10 +70,7 @@ impl FinalisedBlocks {
                 continue;
             };
             match heads.next().await {
-                Some(Ok(mut header)) => {
-                    while let Some(Some(Ok(newer))) = heads.next().now_or_never() {
-                        header = newer;
-                    }
+                Some(Ok(header)) => {
                     if let Some(block) = self.advance(&header) {
                         return Ok(block);
                     }
@@ -112,7 +105,6 @@ impl FinalisedBlocks {
         }
         let missed = self.last.map_or(0, |last| number.since(last) - 1);
         self.last = Some(number);
-        self.client.inner.wire.saw(number);
         let hash = BlockHash(sp_crypto_hashing::blake2_256(&header.encode()));
         Some(Finalised {
             block: BlockRef { number, hash },

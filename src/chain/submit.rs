@@ -132,7 +132,6 @@ impl ChainClient {
         let head = rpc.chain_get_finalized_head().await;
         let head = head.map_err(|e| ChainError::from_rpc("reading the head", None, e))?;
         let (birth, view) = tokio::try_join!(self.block_at(BlockHash(head.0)), self.best_view())?;
-        self.fits(&view)?;
         if let Call::SetMechanismWeights { netuid, .. } = call
             && demands_commit_reveal(&view, *netuid).await?
         {
@@ -200,33 +199,6 @@ impl ChainClient {
             Ok(Err(_)) | Err(_) => None,
         };
         Ok(InFlight::new(self.clone(), pending.clone(), statuses))
-    }
-
-    /// Sends the very bytes of a call whose fate is not known once more: if they were lost on the way
-    /// they are in the pool now, and if not nothing changes, since a nonce is used once. Whether the
-    /// pool holds them now is the answer.
-    ///
-    /// # Errors
-    /// [`SubmitError::Pool`] says that the pool cannot take them at present, which proves nothing about
-    /// earlier blocks; [`SubmitError::BadCall`] when `bytes` are not those of `pending`.
-    pub async fn send_again(&self, pending: &Pending, bytes: &[u8]) -> Result<bool, SubmitError> {
-        if sp_crypto_hashing::blake2_256(bytes) != pending.extrinsic.0 {
-            let why = "the stored bytes are not those of the signed call".to_owned();
-            return Err(SubmitError::BadCall(why));
-        }
-        let limit = self.inner.settings.request_timeout;
-        let sending = self.inner.rpc.author_submit_extrinsic(bytes);
-        match tokio::time::timeout(limit, sending).await {
-            Ok(Ok(_)) => Ok(true),
-            Ok(Err(rpcs::Error::User(e))) => match SubmitError::from_pool(&e) {
-                SubmitError::Pool {
-                    refusal: Refusal::AlreadyImported,
-                    ..
-                } => Ok(true),
-                refused => Err(refused),
-            },
-            Ok(Err(_)) | Err(_) => Ok(false),
-        }
     }
 
     async fn settle_as_blocks_come(&self, pending: &Pending) -> Result<Inclusion, SubmitError> {

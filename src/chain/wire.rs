@@ -1,16 +1,22 @@
-//! The connection: one line at a time, to the most preferred endpoint that is healthy.
+//! The connection itself: which endpoints are allowed, how it reconnects, what it costs.
 
-use super::connect::ChainSettings;
-use super::error::{ChainError, limit_of};
-use super::line::{Line, check_endpoint};
-use super::roster::{Roster, Trouble};
-use crate::bittensor::{BlockHash, BlockNumber};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
-use subxt::config::{Header as _, RpcConfigFor, SubstrateConfig};
-use subxt::rpcs::client::{RawRpcFuture, RawRpcSubscription, RawValue, RpcClient, RpcClientT};
-use subxt::rpcs::{self, methods::legacy::LegacyRpcMethods};
+use super::error::ChainError;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use subxt::rpcs::client::reconnecting_rpc_client::{FixedInterval, PingConfig, RpcClient};
+use subxt::rpcs::client::{RawRpcFuture, RawRpcSubscription, RawValue, RpcClientT};
+use url::{Host, Url};
+
+/// Largest JSON-RPC answer that is accepted. Metadata, the largest honest one, is 0.7 MB as hex.
+const MAX_ANSWER_BYTES: u32 = 16 * 1024 * 1024;
+/// Pause before the first reconnections.
+const RECONNECT_SOON: Duration = Duration::from_millis(250);
+/// Pause before later ones, so that a gateway in trouble is left alone.
+const RECONNECT_LATER: Duration = Duration::from_secs(5);
+/// Pings are never sent more often than this.
+const SHORTEST_PING: Duration = Duration::from_secs(1);
 
 /// What a connection has cost so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -24,290 +30,71 @@ pub struct WireUsage {
 }
 
 #[derive(Debug, Default)]
-struct Meter {
+pub(super) struct Meter {
     requests: AtomicU64,
     sent: AtomicU64,
     received: AtomicU64,
+}
+
+impl Meter {
+    pub(super) fn read(&self) -> WireUsage {
+        WireUsage {
+            requests: self.requests.load(Ordering::Relaxed),
+            sent_bytes: self.sent.load(Ordering::Relaxed),
+            received_bytes: self.received.load(Ordering::Relaxed),
+        }
+    }
+
+    fn asked(&self, params: Option<&RawValue>) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.sent.fetch_add(length(params), Ordering::Relaxed);
+    }
 }
 
 fn length(value: Option<&RawValue>) -> u64 {
     value.map_or(0, |v| u64::try_from(v.get().len()).unwrap_or(u64::MAX))
 }
 
-/// The one connection to the chain. Clones share it.
-#[derive(Clone)]
-pub(super) struct Wire(Arc<Shared>);
-
-struct Shared {
-    settings: ChainSettings,
-    meter: Meter,
-    roster: Mutex<Roster>,
-    line: tokio::sync::Mutex<Option<Arc<Line>>>,
-    genesis: Mutex<Option<BlockHash>>,
-    /// Set by the first good line; before it, a wrong network is a mistake of configuration.
-    started: AtomicBool,
-    /// The endpoint last connected to.
-    current: AtomicU64,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// One reconnecting WebSocket whose requests are counted.
+pub(super) struct Wire {
+    inner: RpcClient,
+    meter: Arc<Meter>,
 }
 
 impl Wire {
-    /// Checks the endpoints; nothing is dialled yet.
-    pub(super) fn new(settings: &ChainSettings) -> Result<Self, ChainError> {
-        for endpoint in &settings.endpoints {
-            check_endpoint(&endpoint.url)?;
-        }
-        if settings.endpoints.is_empty() {
-            return Err(ChainError::BadEndpoint {
-                endpoint: String::new(),
-                reason: "the list of endpoints is empty".to_owned(),
-            });
-        }
-        Ok(Self(Arc::new(Shared {
-            roster: Mutex::new(Roster::new(&settings.endpoints, settings.block_time)),
-            settings: settings.clone(),
-            meter: Meter::default(),
-            line: tokio::sync::Mutex::default(),
-            genesis: Mutex::new(settings.genesis),
-            started: AtomicBool::new(false),
-            current: AtomicU64::new(0),
-        })))
-    }
-
-    /// Connects, and gives the genesis hash that every endpoint must have from now on.
-    pub(super) async fn connect(&self) -> Result<BlockHash, ChainError> {
-        self.line().await?;
-        lock(&self.0.genesis).ok_or_else(|| ChainError::unreadable("the genesis hash", "unknown"))
-    }
-
-    pub(super) fn usage(&self) -> WireUsage {
-        let meter = &self.0.meter;
-        WireUsage {
-            requests: meter.requests.load(Ordering::Relaxed),
-            sent_bytes: meter.sent.load(Ordering::Relaxed),
-            received_bytes: meter.received.load(Ordering::Relaxed),
+    /// Opens the connection. `timeout` bounds one request, and also how long a line may carry nothing,
+    /// not even a pong, before it counts as broken. Reconnecting goes on in the background, every
+    /// 250 ms at first and every 5 s later, for as long as the wire is held.
+    pub(super) async fn open(
+        endpoint: &str,
+        timeout: Duration,
+        meter: Arc<Meter>,
+    ) -> Result<Self, ChainError> {
+        check_endpoint(endpoint)?;
+        let pauses = FixedInterval::new(RECONNECT_SOON)
+            .take(20)
+            .chain(FixedInterval::new(RECONNECT_LATER));
+        let opening = RpcClient::builder()
+            .retry_policy(pauses)
+            .request_timeout(timeout)
+            .connection_timeout(timeout)
+            .max_response_size(MAX_ANSWER_BYTES)
+            .enable_ws_ping(
+                PingConfig::new()
+                    .ping_interval((timeout / 3).max(SHORTEST_PING))
+                    .inactive_limit(timeout.max(SHORTEST_PING * 2)),
+            )
+            .build(endpoint);
+        let what = format!("connecting to {endpoint}");
+        match tokio::time::timeout(timeout, opening).await {
+            Ok(Ok(inner)) => Ok(Self { inner, meter }),
+            Ok(Err(e)) => Err(ChainError::transient(what, e)),
+            Err(_) => Err(ChainError::transient(
+                what,
+                format!("no connection within {timeout:?}"),
+            )),
         }
     }
-
-    /// The endpoint last connected to.
-    pub(super) fn endpoint(&self) -> &str {
-        let index = usize::try_from(self.0.current.load(Ordering::Relaxed)).unwrap_or(0);
-        self.0.settings.endpoints.get(index).map_or("", |e| &e.url)
-    }
-
-    /// Takes note of a head that arrived.
-    pub(super) fn saw(&self, head: BlockNumber) {
-        let index = usize::try_from(self.0.current.load(Ordering::Relaxed)).unwrap_or(0);
-        lock(&self.0.roster).delivered(index, head);
-    }
-
-    /// Leaves the present line; the next request dials another, or this one after its rest.
-    pub(super) async fn give_up(&self, why: &str) {
-        if let Some(line) = self.0.line.lock().await.take() {
-            self.failed(line.index, &Trouble::Broken(why.to_owned()));
-        }
-    }
-
-    fn failed(&self, index: usize, trouble: &Trouble) {
-        let rest = lock(&self.0.roster).failed(index, trouble, Instant::now());
-        let endpoint = self.0.settings.endpoints.get(index).map_or("", |e| &e.url);
-        tracing::info!(endpoint, %trouble, rest_ms = rest.as_millis(), "endpoint left alone");
-    }
-
-    /// The open line; dials when there is none, and waits out a rest of up to a block time. While one
-    /// call dials the others wait for it.
-    async fn line(&self) -> Result<Arc<Line>, ChainError> {
-        let mut slot = self.0.line.lock().await;
-        if let Some(line) = slot.as_ref() {
-            if let Some(trouble) = self.trouble(line).await {
-                self.failed(line.index, &trouble);
-            } else if !lock(&self.0.roster).should_return(Instant::now()) {
-                return Ok(Arc::clone(line));
-            }
-            *slot = None;
-        }
-        let until = Instant::now() + self.0.settings.request_timeout;
-        loop {
-            let ready = lock(&self.0.roster).ready(Instant::now());
-            for index in ready {
-                match self.dial(index).await {
-                    Ok(line) => {
-                        let line = Arc::new(line);
-                        *slot = Some(Arc::clone(&line));
-                        return Ok(line);
-                    }
-                    Err(Dial::Trouble(trouble)) => self.failed(index, &trouble),
-                    Err(Dial::Fatal(error)) => return Err(error),
-                }
-            }
-            let (after, reason) = lock(&self.0.roster).next_ready(Instant::now());
-            if after > self.0.settings.block_time || Instant::now() + after > until {
-                let what = "every endpoint rests".to_owned();
-                return Err(ChainError::Limited {
-                    what,
-                    reason,
-                    after,
-                });
-            }
-            tokio::time::sleep(after).await;
-        }
-    }
-
-    /// Why the line is to be left: it is down, or slow where another endpoint waits.
-    async fn trouble(&self, line: &Line) -> Option<Trouble> {
-        if !line.is_up() {
-            return Some(line.why_down().await);
-        }
-        let slow = line.latency() > self.0.settings.block_time / 2;
-        let ready = lock(&self.0.roster).ready(Instant::now());
-        let other = ready.iter().any(|index| *index != line.index);
-        (slow && other).then(|| Trouble::Broken(format!("slow: {:?} per answer", line.latency())))
-    }
-
-    async fn dial(&self, index: usize) -> Result<Line, Dial> {
-        let (settings, broken) = (&self.0.settings, |e: rpcs::Error| {
-            Trouble::Broken(e.to_string())
-        });
-        let endpoint = &settings.endpoints[index];
-        let line = Arc::new(Line::open(endpoint, index, settings).await?);
-        let rpc = LegacyRpcMethods::<RpcConfigFor<SubstrateConfig>>::new(RpcClient::new(Probe(
-            self.clone(),
-            Arc::clone(&line),
-        )));
-        let checking = async {
-            let genesis = rpc.genesis_hash().await.map_err(broken)?;
-            self.check_genesis(index, BlockHash(genesis.0))?;
-            let head = rpc.chain_get_header(None).await.map_err(broken)?;
-            let head = head.ok_or_else(|| Trouble::Broken("it has no head".to_owned()))?;
-            let number = BlockNumber(head.number());
-            if lock(&self.0.roster).lags(number) {
-                return Err(Trouble::Broken(format!("its head {number} is far behind")).into());
-            }
-            Ok::<_, Dial>(number)
-        };
-        let limit = settings.request_timeout;
-        let number = tokio::time::timeout(limit, checking)
-            .await
-            .map_err(|_| Trouble::Broken(format!("no answer within {limit:?}")))??;
-        drop(rpc);
-        lock(&self.0.roster).connected(index, Instant::now());
-        self.0.started.store(true, Ordering::Relaxed);
-        self.0
-            .current
-            .store(u64::try_from(index).unwrap_or(0), Ordering::Relaxed);
-        tracing::info!(endpoint = endpoint.url, head = %number, latency_ms = line.latency().as_millis(), "connected to the chain");
-        Arc::into_inner(line).ok_or_else(|| Trouble::Broken("still in use".to_owned()).into())
-    }
-
-    /// Another chain ends a start; later it is an endpoint in trouble, from which nothing is read.
-    fn check_genesis(&self, index: usize, found: BlockHash) -> Result<(), Dial> {
-        let mut genesis = lock(&self.0.genesis);
-        let expected = *genesis.get_or_insert(found);
-        if expected == found {
-            return Ok(());
-        }
-        let endpoint = self.0.settings.endpoints[index].url.clone();
-        if self.0.started.load(Ordering::Relaxed) {
-            tracing::error!(endpoint, %expected, %found, "the endpoint serves another chain");
-            return Err(Trouble::Limited(format!("genesis {found}"), None).into());
-        }
-        Err(Dial::Fatal(ChainError::WrongNetwork {
-            endpoint,
-            expected,
-            found,
-        }))
-    }
-
-    /// One request on one line, metered, in its turn.
-    async fn ask(
-        &self,
-        line: &Line,
-        method: &str,
-        params: Option<Box<RawValue>>,
-    ) -> Result<Box<RawValue>, rpcs::Error> {
-        line.turn().await;
-        self.count(params.as_deref());
-        let begun = Instant::now();
-        let answer = line.client.request_raw(method, params).await;
-        match &answer {
-            Ok(answer) => {
-                line.answered_in(begun.elapsed());
-                let bytes = length(Some(answer));
-                self.0.meter.received.fetch_add(bytes, Ordering::Relaxed);
-            }
-            Err(error) => self.heed(line, error).await,
-        }
-        answer
-    }
-
-    fn count(&self, params: Option<&RawValue>) {
-        self.0.meter.requests.fetch_add(1, Ordering::Relaxed);
-        self.0
-            .meter
-            .sent
-            .fetch_add(length(params), Ordering::Relaxed);
-    }
-
-    /// A limit told by an error code closes the line: the endpoint is left alone for as long.
-    async fn heed(&self, line: &Line, error: &rpcs::Error) {
-        let Some(after) = limit_of(error) else {
-            return;
-        };
-        let mut slot = self.0.line.lock().await;
-        if slot.as_ref().is_some_and(|l| l.index == line.index) {
-            *slot = None;
-            drop(slot);
-            self.failed(line.index, &Trouble::Limited(error.to_string(), after));
-        }
-    }
-}
-
-/// Why a dial gave no line.
-enum Dial {
-    Trouble(Trouble),
-    Fatal(ChainError),
-}
-
-impl From<Trouble> for Dial {
-    fn from(trouble: Trouble) -> Self {
-        Self::Trouble(trouble)
-    }
-}
-
-/// The requests that check a line before it is used.
-struct Probe(Wire, Arc<Line>);
-
-impl RpcClientT for Probe {
-    fn request_raw<'a>(
-        &'a self,
-        method: &'a str,
-        params: Option<Box<RawValue>>,
-    ) -> RawRpcFuture<'a, Box<RawValue>> {
-        Box::pin(async move {
-            self.1.turn().await;
-            self.0.count(params.as_deref());
-            let begun = Instant::now();
-            let answer = self.1.client.request_raw(method, params).await;
-            self.1.answered_in(begun.elapsed());
-            answer
-        })
-    }
-
-    fn subscribe_raw<'a>(
-        &'a self,
-        sub: &'a str,
-        params: Option<Box<RawValue>>,
-        unsub: &'a str,
-    ) -> RawRpcFuture<'a, RawRpcSubscription> {
-        self.1.client.subscribe_raw(sub, params, unsub)
-    }
-}
-
-fn carried(error: ChainError) -> rpcs::Error {
-    rpcs::Error::Client(Box::new(error))
 }
 
 impl RpcClientT for Wire {
@@ -317,8 +104,12 @@ impl RpcClientT for Wire {
         params: Option<Box<RawValue>>,
     ) -> RawRpcFuture<'a, Box<RawValue>> {
         Box::pin(async move {
-            let line = self.line().await.map_err(carried)?;
-            self.ask(&line, method, params).await
+            self.meter.asked(params.as_deref());
+            let answer = self.inner.request_raw(method, params).await?;
+            self.meter
+                .received
+                .fetch_add(length(Some(&answer)), Ordering::Relaxed);
+            Ok(answer)
         })
     }
 
@@ -328,15 +119,57 @@ impl RpcClientT for Wire {
         params: Option<Box<RawValue>>,
         unsub: &'a str,
     ) -> RawRpcFuture<'a, RawRpcSubscription> {
-        Box::pin(async move {
-            let line = self.line().await.map_err(carried)?;
-            line.turn().await;
-            self.count(params.as_deref());
-            let answer = line.client.subscribe_raw(sub, params, unsub).await;
-            if let Err(error) = &answer {
-                self.heed(&line, error).await;
-            }
-            answer
-        })
+        self.meter.asked(params.as_deref());
+        self.inner.subscribe_raw(sub, params, unsub)
+    }
+}
+
+/// `wss://` anywhere, `ws://` on this machine only: on the way, plain text can be changed by anyone.
+fn check_endpoint(endpoint: &str) -> Result<(), ChainError> {
+    let bad = |reason: &str| ChainError::BadEndpoint {
+        endpoint: endpoint.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let url = Url::parse(endpoint).map_err(|e| bad(&e.to_string()))?;
+    let loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(ip)) => IpAddr::V4(ip).is_loopback(),
+        Some(Host::Ipv6(ip)) => IpAddr::V6(ip).is_loopback(),
+        None => return Err(bad("it names no host")),
+    };
+    match url.scheme() {
+        "wss" => Ok(()),
+        "ws" if loopback => Ok(()),
+        "ws" => Err(bad(
+            "plain ws:// is accepted for this machine only; use wss://",
+        )),
+        _ => Err(bad("want a wss:// URL")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_sockets_are_for_this_machine_only() {
+        for good in [
+            "wss://entrypoint-finney.opentensor.ai:443",
+            "ws://127.0.0.1:9944",
+            "ws://localhost:9944",
+            "ws://[::1]:9944",
+        ] {
+            assert!(check_endpoint(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "ws://10.0.0.1:9944",
+            "ws://localhost.example.org",
+            "http://127.0.0.1",
+            "finney",
+            "",
+        ] {
+            let error = check_endpoint(bad).unwrap_err();
+            assert!(matches!(error, ChainError::BadEndpoint { .. }), "{bad}");
+        }
     }
 }

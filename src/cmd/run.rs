@@ -8,12 +8,13 @@ use crate::cli::ConfigFile;
 use crate::config::{self, Validator};
 use crate::service::intake::{Confirmations, Intake};
 use crate::service::janitor::Janitor;
+use crate::service::leaders::Leaders;
 use crate::service::weight_setter::WeightSetter;
 use crate::service::worker::Worker;
 use crate::service::{Rounds, Watcher, fetcher::Fetcher, judging::Judging, stage};
 use crate::store::WorkerId;
 use parts::Parts;
-pub(super) use parts::{chain_settings, file_digest};
+pub(super) use parts::file_digest;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -68,6 +69,11 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
         latest.clone(),
     );
     life.spawn("intake", intake.run(life.shutdown.clone()));
+    let leaders = Leaders {
+        store: parts.store.clone(),
+        rounds,
+    };
+    life.spawn("leaders", leaders.run(life.shutdown.clone()));
     if config.weights.submit {
         let setter = WeightSetter {
             store: parts.store.clone(),

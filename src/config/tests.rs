@@ -32,12 +32,12 @@ fn every_problem_is_told_at_once_with_key_reason_and_line() {
     assert_eq!(
         lines,
         [
-            "line 12: chain.netuid: is 70000, must be a whole number from 0 to 65535",
-            "line 15: chain.block_time: must be a duration with its unit, such as \"30s\" or \"2h\", found integer",
-            "line 23: store.keep_free: \"20\" is not a size with its unit, such as \"72GiB\" or \"512MiB\"",
-            "line 24: store.colour: unknown key; known here: artifacts, keep_free, path",
-            "line 43: judge.concurrency: is 0, must be 1 to 256",
-            "line 94: era[0].scoring.items: must lie in 2 to 100000; one item has no standard error",
+            "line 8: chain.netuid: is 70000, must be a whole number from 0 to 65535",
+            "line 11: chain.block_time: must be a duration with its unit, such as \"30s\" or \"2h\", found integer",
+            "line 19: store.keep_free: \"20\" is not a size with its unit, such as \"72GiB\" or \"512MiB\"",
+            "line 20: store.colour: unknown key; known here: artifacts, keep_free, path",
+            "line 39: judge.concurrency: is 0, must be 1 to 256",
+            "line 90: era[0].scoring.items: must lie in 2 to 100000; one item has no standard error",
         ]
     );
 }

@@ -22,9 +22,6 @@ pub struct Chain {
     /// WebSocket endpoints, in order of preference.
     #[serde(serialize_with = "url_texts")]
     pub endpoints: Vec<Url>,
-    /// Those among the endpoints that are shared with others: asked at most once per second.
-    #[serde(serialize_with = "url_texts", skip_serializing_if = "Vec::is_empty")]
-    pub public_endpoints: Vec<Url>,
     /// Hash of block 0: an endpoint of another chain is refused.
     pub genesis: BlockHash,
     /// The subnet.
@@ -34,7 +31,7 @@ pub struct Chain {
     /// Deadline of one request.
     #[serde(serialize_with = "duration_text")]
     pub request_timeout: Duration,
-    /// The chain's block time, 12 s on finney: silence and pauses are measured in it.
+    /// The chain's block time, 12 s on finney: eight of them in silence count as a dead connection.
     #[serde(serialize_with = "duration_text")]
     pub block_time: Duration,
 }
@@ -142,12 +139,6 @@ pub(super) fn chain(mut s: Section<'_>) -> Option<Chain> {
             );
         }
     }
-    let public_endpoints: Vec<Url> = s.optional("public_endpoints").unwrap_or_default();
-    for url in &public_endpoints {
-        if !endpoints.iter().flatten().any(|known| known == url) {
-            s.problem("public_endpoints", format!("{url} is not among endpoints"));
-        }
-    }
     let genesis = s.required("genesis");
     let netuid = s.required("netuid");
     let mechanism = s.within("mechanism", 0, 0..=15);
@@ -156,7 +147,6 @@ pub(super) fn chain(mut s: Section<'_>) -> Option<Chain> {
     s.finish();
     Some(Chain {
         endpoints: endpoints?,
-        public_endpoints,
         genesis: genesis?,
         netuid: Netuid(netuid?),
         mechanism: MechanismId(mechanism),

@@ -12,7 +12,6 @@ use super::pool::{Pool, Refusal};
 use super::runtime::{Key, Runtime};
 use super::state::{Diff, State, View};
 use super::storage::{Events, Phase, Reader, Writer};
-use super::upgrade::Upgrade;
 use codec::{Compact, Encode};
 use sp_crypto_hashing::blake2_256;
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -40,10 +39,7 @@ pub struct Snapshot {
 /// Blocks, state and pool.
 #[derive(Debug)]
 pub(super) struct Chain {
-    /// The runtime of the next block.
     pub(super) runtime: Arc<Runtime>,
-    /// Former runtimes, each with the last block it made, ascending.
-    former: Vec<(u32, Arc<Runtime>)>,
     pub(super) name: String,
     pub(super) genesis_hash: Hash,
     pub(super) pool: Pool,
@@ -129,7 +125,6 @@ impl Chain {
     ) -> Self {
         Self {
             runtime,
-            former: Vec::new(),
             name: name.to_owned(),
             genesis_hash,
             pool: Pool::default(),
@@ -194,25 +189,8 @@ impl Chain {
 
     pub(super) fn reader(&self, number: u32) -> Option<Reader<'_>> {
         let view = self.view(number)?;
-        let runtime = self.runtime_at(number);
+        let runtime = &self.runtime;
         Some(Reader { runtime, view })
-    }
-
-    /// The runtime that made block `number`.
-    pub(super) fn runtime_at(&self, number: u32) -> &Runtime {
-        let mut former = self.former.iter();
-        let found = former.find(|(last, _)| number <= *last);
-        found.map_or(&self.runtime, |(_, runtime)| runtime)
-    }
-
-    /// Changes the runtime from the next block on.
-    pub(super) fn upgrade(&mut self, upgrade: &Upgrade) -> Result<(), DevChainError> {
-        let bytes = super::upgrade::variant(self.runtime.answers.latest(), upgrade)?;
-        let next = Arc::new(Runtime::new(&bytes, self.runtime.slot)?);
-        let last = self.head().header.number;
-        let old = std::mem::replace(&mut self.runtime, next);
-        self.former.push((last, old));
-        Ok(())
     }
 
     fn site(&self) -> Site<'_> {
@@ -293,43 +271,6 @@ impl Chain {
         self.push(block.clone());
         self.prune_pool();
         Ok(Record { block, diff })
-    }
-
-    /// Replaces the newest `depth` blocks, none of them final, by as many empty ones. Their calls wait
-    /// in the pool again, as after a real reorganisation.
-    pub(super) fn reorganise(&mut self, depth: u32, now_ms: u64) -> Result<(), DevChainError> {
-        let kept = usize::try_from(depth).unwrap_or(usize::MAX);
-        if depth > self.finality_lag || kept >= self.blocks.len() {
-            let why = format!("the newest {depth} blocks cannot be replaced: some are final");
-            return Err(DevChainError::Reorganisation(why));
-        }
-        let mut calls = Vec::new();
-        for _ in 0..depth {
-            if !self.state.revert() {
-                let why = "an older state is not kept".to_owned();
-                return Err(DevChainError::Reorganisation(why));
-            }
-            let Some(block) = self.blocks.pop_back() else {
-                break;
-            };
-            self.by_hash.remove(&block.hash);
-            for extrinsic in &block.extrinsics {
-                self.included.remove(&blake2_256(extrinsic));
-            }
-            // The first is the inherent.
-            calls.extend(block.extrinsics.into_iter().skip(1).rev());
-        }
-        let waiting = std::mem::take(&mut self.pool);
-        for _ in 0..depth {
-            self.seal(now_ms)?;
-        }
-        self.pool = waiting;
-        for call in calls.iter().rev() {
-            if let Err(refusal) = self.submit(call) {
-                tracing::debug!(?refusal, "a call did not survive the reorganisation");
-            }
-        }
-        Ok(())
     }
 
     /// Repeats a sealed block from the journal.

@@ -11,9 +11,6 @@ pub enum DevChainError {
     /// The genesis contradicts itself or names a malformed key.
     #[error("genesis: {0}")]
     Genesis(String),
-    /// Blocks cannot be replaced.
-    #[error("reorganisation: {0}")]
-    Reorganisation(String),
     /// A value does not fit the type that the metadata gives it.
     #[error("cannot encode {what} by the live metadata: {reason}")]
     Encode {

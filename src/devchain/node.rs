@@ -4,7 +4,6 @@ use super::chain::Chain;
 use super::error::DevChainError;
 use super::faults::Faults;
 use super::journal::Journal;
-use super::upgrade::Upgrade;
 use crate::clock;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
@@ -60,32 +59,6 @@ impl Node {
         };
         self.head.send_replace(sealed.0);
         Ok(sealed)
-    }
-
-    /// Changes the runtime from the next block on.
-    pub(super) fn upgrade(&self, upgrade: &Upgrade) -> Result<(), DevChainError> {
-        let mut locked = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-        if locked.1.is_some() {
-            let why = "a chain with a journal is not upgraded".to_owned();
-            return Err(DevChainError::Metadata(why));
-        }
-        locked.0.upgrade(upgrade)
-    }
-
-    /// Replaces the newest blocks and tells the subscribers. A journal only grows, so a chain that
-    /// keeps one is not reorganised.
-    pub(super) fn reorganise(&self, depth: u32) -> Result<(), DevChainError> {
-        let head = {
-            let mut locked = self.chain.lock().unwrap_or_else(PoisonError::into_inner);
-            if locked.1.is_some() {
-                let why = "a chain with a journal is not reorganised".to_owned();
-                return Err(DevChainError::Reorganisation(why));
-            }
-            locked.0.reorganise(depth, clock::now_ms())?;
-            locked.0.head().header.number
-        };
-        self.head.send_replace(head);
-        Ok(())
     }
 
     /// Numbers of new heads as they come; a slow reader sees only the latest.

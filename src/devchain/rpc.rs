@@ -7,7 +7,6 @@ use super::faults::RpcFault;
 use super::genesis::account_id;
 use super::node::Node;
 use super::pool::Refusal;
-use super::runtime::Runtime;
 use super::runtime_api;
 use super::storage::Reader;
 use super::subscriptions;
@@ -247,22 +246,23 @@ fn state_methods(module: &mut Module) {
     });
     module.method(&["state_getMetadata"], |node, a| {
         let chain = node.chain();
-        let reader = state_at(&chain, a.hash(0)?)?;
-        let bytes = reader.runtime.answers.version(14).unwrap_or_default();
+        state_at(&chain, a.hash(0)?)?;
+        let bytes = chain.runtime.answers.version(14).unwrap_or_default();
         Ok(json!(hex0x(bytes)))
     });
     module.method(
         &["state_getRuntimeVersion", "chain_getRuntimeVersion"],
         |node, a| {
             let chain = node.chain();
-            Ok(runtime_version(state_at(&chain, a.hash(0)?)?.runtime))
+            state_at(&chain, a.hash(0)?)?;
+            Ok(runtime_version(&chain))
         },
     );
 }
 
 /// The JSON form of `RuntimeVersion`.
-pub(super) fn runtime_version(runtime: &Runtime) -> Value {
-    let version = &runtime.version;
+pub(super) fn runtime_version(chain: &Chain) -> Value {
+    let version = &chain.runtime.version;
     let apis: Vec<Value> = version
         .apis
         .iter()

@@ -65,8 +65,6 @@ pub(super) struct Runtime {
     /// `Core_version`'s answer: the SCALE bytes of `RuntimeVersion`.
     pub(super) version_bytes: Vec<u8>,
     pub(super) answers: MetadataAnswers,
-    /// The block time that replaced the metadata's own.
-    pub(super) slot: Option<Duration>,
 }
 
 impl Runtime {
@@ -84,7 +82,6 @@ impl Runtime {
             version,
             version_bytes,
             answers,
-            slot,
         })
     }
 

@@ -74,21 +74,6 @@ impl State {
         changed
     }
 
-    /// Takes back the newest block; `false` when its undo record is not kept.
-    pub(super) fn revert(&mut self) -> bool {
-        let Some(undo) = self.undo.pop_back() else {
-            return false;
-        };
-        for (key, old) in undo {
-            match old {
-                Some(value) => self.live.insert(key, value),
-                None => self.live.remove(&key),
-            };
-        }
-        self.log.clear();
-        true
-    }
-
     /// Forgets the write log: what was written so far is the state before the first kept block.
     pub(super) fn seal_base(&mut self) {
         self.log.clear();
@@ -192,20 +177,6 @@ mod tests {
         assert_eq!(at(2).keys(b"", None, 9), [&b"1"[..], b"a"]);
         assert_eq!(at(0).keys(b"", Some(b"2"), 1), [&b"3"[..]]);
         assert!(state.view(3).is_none());
-    }
-
-    #[test]
-    fn a_reverted_block_leaves_nothing_behind() {
-        let mut state = State::new(2);
-        put(&mut state, "a", Some("0"));
-        state.seal_base();
-        put(&mut state, "a", Some("1"));
-        put(&mut state, "b", Some("1"));
-        state.commit();
-        assert!(state.revert());
-        assert_eq!(state.get(b"a"), Some(&b"0"[..]));
-        assert_eq!(state.get(b"b"), None);
-        assert!(!state.revert());
     }
 
     #[test]

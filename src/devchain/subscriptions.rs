@@ -37,7 +37,7 @@ pub(super) fn register(module: &mut RpcModule<Node>) -> Result<(), RegisterMetho
             let Ok(sink) = pending.accept().await else {
                 return;
             };
-            let version = runtime_version(&node.chain().runtime);
+            let version = runtime_version(&node.chain());
             if send(&sink, &version).await {
                 sink.closed().await;
             }
@@ -197,27 +197,16 @@ async fn watch_extrinsic(
     if !send(&sink, &json!("ready")).await {
         return;
     }
-    let mut told: Option<Hash> = None;
+    let mut told = false;
     loop {
-        let now = fate(&node, &extrinsic);
-        let held = match now {
-            Fate::InBlock { block, .. } => Some(block),
-            Fate::Waiting | Fate::Gone => None,
-        };
-        if let Some(old) = told.filter(|old| Some(*old) != held) {
-            if !send(&sink, &json!({ "retracted": hex0x(&old) })).await {
-                return;
-            }
-            told = None;
-        }
-        match now {
+        match fate(&node, &extrinsic) {
             Fate::Waiting => {}
             Fate::InBlock { block, finalized } => {
-                let fresh = told.replace(block).is_none();
                 let block = hex0x(&block);
-                if fresh && !send(&sink, &json!({ "inBlock": block })).await {
+                if !told && !send(&sink, &json!({ "inBlock": block })).await {
                     return;
                 }
+                told = true;
                 if finalized {
                     send(&sink, &json!({ "finalized": block })).await;
                     return;

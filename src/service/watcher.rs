@@ -3,7 +3,6 @@
 use crate::bittensor::{Netuid, SubnetSnapshot};
 use crate::chain::{ChainClient, ChainError};
 use crate::clock::now_ms;
-use crate::retry::{Pauses, Retry, RetryPolicy, Retryable};
 use crate::shutdown::Shutdown;
 use crate::store::Store;
 use std::sync::Arc;
@@ -12,6 +11,9 @@ use tokio::sync::watch;
 
 /// The newest snapshot; `None` before the first.
 pub type Latest = watch::Receiver<Option<Arc<SubnetSnapshot>>>;
+
+/// Pause after a failed read, so that a broken endpoint is not hammered.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// The loop that reads the chain.
 #[derive(Debug)]
@@ -28,14 +30,12 @@ pub struct Watcher {
 
 impl Watcher {
     /// Runs until shutdown. A failed read publishes nothing: readers keep the last whole snapshot
-    /// and see its age. After a failure it pauses, longer each time, or for as long as it was asked.
+    /// and see its age.
     ///
     /// # Errors
-    /// A [`ChainError`] of the first read that only a person can mend, such as another network behind
-    /// the endpoint or a netuid that does not exist. Once a snapshot was read nothing ends the loop.
+    /// A [`ChainError`] that waiting cannot mend, such as another network behind the endpoint.
     pub async fn run(self, shutdown: Shutdown) -> Result<(), ChainError> {
         let mut blocks = self.chain.follow();
-        let mut pauses = Pauses::new(&pauses(self.chain.block_time()));
         loop {
             let read = async {
                 let head = blocks.next().await?;
@@ -45,29 +45,19 @@ impl Watcher {
                 () = shutdown.signalled() => return Ok(()),
                 result = read => result,
             };
-            let error = match result {
+            match result {
                 Ok(snapshot) => {
                     tracing::debug!(block = %snapshot.at.number, commitments = snapshot.commitments.len(), "snapshot");
                     self.latest.send_replace(Some(Arc::new(snapshot)));
-                    pauses.restart();
-                    continue;
                 }
-                Err(error) => error,
-            };
-            if !error.to_fault().retryable && self.latest.borrow().is_none() {
-                return Err(error);
-            }
-            // A block that is gone is no trouble: the next one is newer.
-            if !matches!(error, ChainError::BlockGone { .. }) {
-                self.note(&error).await;
-            }
-            let pause = match error.retry() {
-                Retry::After(least) => least.max(pauses.lengthen()),
-                Retry::Now | Retry::Never => pauses.lengthen(),
-            };
-            tokio::select! {
-                () = shutdown.signalled() => return Ok(()),
-                () = tokio::time::sleep(pause) => {}
+                Err(error) if !error.to_fault().retryable => return Err(error),
+                Err(error) => {
+                    self.note(&error).await;
+                    tokio::select! {
+                        () = shutdown.signalled() => return Ok(()),
+                        () = tokio::time::sleep(PAUSE) => {}
+                    }
+                }
             }
         }
     }
@@ -81,14 +71,5 @@ impl Watcher {
         {
             tracing::error!(%error, "a fault could not be recorded");
         }
-    }
-}
-
-/// From a twelfth of a block time, so that a short disturbance costs no block, to a whole one.
-fn pauses(block_time: Duration) -> RetryPolicy {
-    RetryPolicy {
-        first_pause: block_time / 12,
-        longest_pause: block_time,
-        ..RetryPolicy::default()
     }
 }

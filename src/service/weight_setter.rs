@@ -16,8 +16,7 @@ use crate::store::{NewIntent, Opened, Store, StoreError, WeightEntry, WeightStat
 use decision::Decision;
 use std::collections::HashMap;
 
-/// Signatures for one window's vector: the first and two more. Failures before signing cost none; they
-/// are bounded by the window's blocks.
+/// Tries of one window's vector: the first and two more.
 const TRIES_MAX: usize = 3;
 
 /// The loop that sets weights.
@@ -40,7 +39,7 @@ pub struct WeightSetter {
 }
 
 /// What stands in the way, said once for each window.
-type Said = HashMap<String, BlockNumber>;
+type Said = HashMap<&'static str, BlockNumber>;
 
 impl WeightSetter {
     /// Runs until shutdown, one step for each snapshot. Nothing is decided from memory: a restart
@@ -132,9 +131,6 @@ impl WeightSetter {
         if done.is_some_and(|entry| entry.window == name) {
             return Ok(());
         }
-        if let Err(error) = self.chain.check_runtime(snapshot.at).await {
-            return self.say_fault(said, error.to_fault(), window).await;
-        }
         let (vector, reason) = match decision::decide(&self.store, &self.eras, snapshot).await? {
             Decision::Set { vector, reason } => (vector, reason),
             Decision::Hold(why) => return self.say(said, "WEIGHTS_HELD", window, &why).await,
@@ -175,7 +171,7 @@ impl WeightSetter {
         let tries = entry
             .history
             .iter()
-            .filter(|(_, state)| matches!(state, WeightState::Signed(_)))
+            .filter(|(_, state)| *state == WeightState::Intended)
             .count();
         let due = matches!(entry.state, WeightState::Failed { retry_from: Some(from), .. } if from <= now);
         if !due || tries >= TRIES_MAX {
@@ -195,20 +191,10 @@ impl WeightSetter {
         window: &WeightsWindow,
         why: &str,
     ) -> Result<(), StoreError> {
-        let fault = Fault::retryable(Party::Node, code, why);
-        self.say_fault(said, fault, window).await
-    }
-
-    async fn say_fault(
-        &self,
-        said: &mut Said,
-        fault: Fault,
-        window: &WeightsWindow,
-    ) -> Result<(), StoreError> {
-        if said.insert(fault.code.clone(), window.epoch) == Some(window.epoch) {
+        if said.insert(code, window.epoch) == Some(window.epoch) {
             return Ok(());
         }
-        self.note(fault).await
+        self.note(Fault::retryable(Party::Node, code, why)).await
     }
 
     async fn note(&self, fault: Fault) -> Result<(), StoreError> {

@@ -44,10 +44,6 @@ pub struct SignedState {
     pub born: BlockNumber,
     /// First block that can no longer include it.
     pub dies: BlockNumber,
-    /// The signed bytes, hex. Sent again as they are when they were lost on the way: the chain can
-    /// take them once only. Empty in entries older than this field.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub bytes: String,
 }
 
 /// How far a decision has come.

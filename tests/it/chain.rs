@@ -9,6 +9,5 @@ mod fate;
 mod golden;
 mod snapshot;
 mod submit;
-mod upgrade;
 mod wallet;
-pub(crate) mod wire;
+mod wire;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use url::Url;
 
 use super::{Finding, Probe};
-use crate::chain::{ChainClient, HotkeyPair};
+use crate::chain::{ChainClient, ChainSettings, HotkeyPair};
 use crate::config::{self, Bytes, DatasetApi, Runner, ScoreApi, Validator};
 use crate::dataset::client::{ClientSettings, DatasetClient};
 use crate::dataset::list_packs;
@@ -83,7 +83,12 @@ fn hotkey(path: &Path) -> Finding {
 
 async fn chain(config: &Validator) -> Finding {
     let chain = &config.chain;
-    let settings = crate::cmd::run::chain_settings(config);
+    let settings = ChainSettings {
+        endpoints: chain.endpoints.iter().map(ToString::to_string).collect(),
+        genesis: Some(chain.genesis),
+        request_timeout: chain.request_timeout,
+        block_time: chain.block_time,
+    };
     let client = match ChainClient::connect(&settings).await {
         Ok(client) => client,
         Err(error) => return Finding::fail(error),
@@ -92,9 +97,6 @@ async fn chain(config: &Validator) -> Finding {
         Ok(head) => head,
         Err(error) => return Finding::fail(error),
     };
-    if let Err(error) = client.check_runtime(head).await {
-        return Finding::fail(error);
-    }
     let endpoint = client.endpoint();
     let snapshot = match client.snapshot(chain.netuid, head).await {
         Ok(snapshot) => snapshot,

@@ -4,7 +4,7 @@ use super::progress::Display;
 use super::world::World;
 use super::{NETUID, VALIDATOR};
 use crate::bittensor::BlockNumber;
-use crate::chain::{Call, ChainClient, ChainSettings, Endpoint, HotkeyPair};
+use crate::chain::{Call, ChainClient, ChainSettings, HotkeyPair};
 use crate::cmd::Failure;
 use crate::demo::ladder::SampleModel;
 use crate::incentive::{CompetitionId, RepoId, Template, submission};
@@ -17,7 +17,7 @@ pub(super) const COMPETITION: &str = "d1";
 /// A client of the dev chain.
 pub(super) async fn client(world: &World) -> Result<ChainClient, Failure> {
     let settings = ChainSettings {
-        endpoints: vec![Endpoint::own(world.chain.url())],
+        endpoints: vec![world.chain.url()],
         genesis: Some(world.chain.genesis_hash()),
         request_timeout: Duration::from_secs(20),
         block_time: Duration::from_millis(500),

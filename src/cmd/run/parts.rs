@@ -1,6 +1,6 @@
 //! Everything that the validator's loops share, connected and checked before any of them starts.
 
-use crate::chain::{ChainClient, ChainSettings, Endpoint, HotkeyPair};
+use crate::chain::{ChainClient, ChainSettings, HotkeyPair};
 use crate::clock::now_ms;
 use crate::cmd::Failure;
 use crate::config::{self, Runner, Validator};
@@ -123,10 +123,7 @@ pub(in crate::cmd) fn chain_settings(config: &Validator) -> ChainSettings {
             .chain
             .endpoints
             .iter()
-            .map(|url| Endpoint {
-                url: url.to_string(),
-                public: config.chain.public_endpoints.contains(url),
-            })
+            .map(ToString::to_string)
             .collect(),
         genesis: Some(config.chain.genesis),
         request_timeout: config.chain.request_timeout,

@@ -3,7 +3,7 @@
 use super::WeightSetter;
 use crate::bittensor::epoch::rate_limit_wait;
 use crate::bittensor::{BlockNumber, SubnetSnapshot};
-use crate::chain::{Call, ChainError, Inclusion, Pending, Remedy, SignedCall, Step, SubmitError};
+use crate::chain::{Call, ChainError, Inclusion, Pending, Remedy, Step, SubmitError};
 use crate::clock::now_ms;
 use crate::store::{SignedState, StoreError, WeightEntry, WeightState};
 
@@ -33,7 +33,7 @@ impl WeightSetter {
             Ok(signed) => signed,
             Err(error) => return self.failed(entry, &error, snapshot).await,
         };
-        let state = WeightState::Signed(signed_state(&signed));
+        let state = WeightState::Signed(signed_state(signed.pending()));
         self.advance(entry, state).await?;
         let mut in_flight = match self.chain.send(signed).await {
             Ok(in_flight) => in_flight,
@@ -71,7 +71,7 @@ impl WeightSetter {
         };
         match self.chain.settle(&pending).await {
             Ok(Inclusion { block, .. }) => Ok(Some(WeightState::Finalised { block })),
-            Err(SubmitError::FateUnknown(_)) => Ok(self.again_on_its_way(entry, &pending).await),
+            Err(SubmitError::FateUnknown(_)) => Ok(None),
             // Its era is over, so it cannot come any more; whether it came, the row must tell.
             Err(SubmitError::Chain(ChainError::BlockGone { .. }))
                 if snapshot.at.number >= pending.dies =>
@@ -85,30 +85,6 @@ impl WeightSetter {
             Err(error) => {
                 self.note(error.to_fault()).await?;
                 Ok(Some(failure(&error, snapshot, self)))
-            }
-        }
-    }
-
-    /// A call that may have been lost on the way is sent again, the same bytes. Pooled is said only of
-    /// an entry that was not further yet.
-    async fn again_on_its_way(
-        &self,
-        entry: &WeightEntry,
-        pending: &Pending,
-    ) -> Option<WeightState> {
-        let bytes = hex::decode(&entry.signed()?.bytes).ok()?;
-        if bytes.is_empty() {
-            return None;
-        }
-        match self.chain.send_again(pending, &bytes).await {
-            Ok(true) => entry
-                .state
-                .may_become(&WeightState::Pooled)
-                .then_some(WeightState::Pooled),
-            Ok(false) => None,
-            Err(error) => {
-                tracing::debug!(%error, "the signed call was not taken again; its fate stays open");
-                None
             }
         }
     }
@@ -152,10 +128,8 @@ impl WeightSetter {
     }
 }
 
-fn signed_state(signed: &SignedCall) -> SignedState {
-    let pending = signed.pending();
+fn signed_state(pending: &Pending) -> SignedState {
     SignedState {
-        bytes: hex::encode(signed.encoded()),
         extrinsic: pending.extrinsic.to_string(),
         nonce: pending.nonce,
         born: pending.born,

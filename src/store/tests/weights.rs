@@ -15,7 +15,7 @@ fn intent(window: &str) -> NewIntent {
 }
 
 #[tokio::test]
-async fn a_window_has_one_decision() {
+async fn a_window_has_one_decision_and_a_restart_resumes_it() {
     let f = fixture();
     let Opened::New(entry) = f.store.open_intent(intent("e1"), 1).await.unwrap() else {
         panic!()
@@ -28,20 +28,12 @@ async fn a_window_has_one_decision() {
         Opened::Known(entry.clone()),
         "the first decision holds"
     );
-}
 
-#[tokio::test]
-async fn a_restart_resumes_a_decision_from_its_state() {
-    let f = fixture();
-    let Opened::New(entry) = f.store.open_intent(intent("e1"), 1).await.unwrap() else {
-        panic!()
-    };
     let signed = WeightState::Signed(SignedState {
         extrinsic: "0x12".to_owned(),
         nonce: 4,
         born: BlockNumber(501),
         dies: BlockNumber(565),
-        bytes: String::new(),
     });
     f.store
         .advance_weights(entry.id, signed.clone(), 3)

@@ -5,14 +5,14 @@ use assay::bittensor::{
     BlockHash, BlockNumber, BlockRef, Commitment, CommitmentField, Hotkey, MechanismId, Netuid,
     SubnetSnapshot, Uid,
 };
-use assay::chain::{ChainClient, ChainError, ChainSettings, Endpoint, HotkeyPair};
+use assay::chain::{ChainClient, ChainError, ChainSettings, HotkeyPair};
 use serde_json::{Value, json};
 use sp_crypto_hashing::twox_128;
 use std::time::Duration;
 
 pub(super) fn settings(server: &GoldenServer) -> ChainSettings {
     ChainSettings {
-        endpoints: vec![Endpoint::own(server.endpoint.clone())],
+        endpoints: vec![server.endpoint.clone()],
         genesis: Some(BlockHash([0x45; 32])),
         request_timeout: Duration::from_secs(30),
         block_time: Duration::from_secs(12),

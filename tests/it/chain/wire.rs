@@ -1,23 +1,25 @@
 //! The client against the dev chain, over the wire: a day in order, and every way a line can fail.
 
 use assay::bittensor::{BlockNumber, Commitment, CommitmentField, MechanismId, Netuid, Uid};
-use assay::chain::{Call, ChainClient, ChainSettings, Endpoint, HotkeyPair, Refusal, SubmitError};
+use assay::chain::{
+    Call, ChainClient, ChainError, ChainSettings, HotkeyPair, Refusal, SubmitError,
+};
 use assay::devchain::{DevChain, Genesis, Options, RpcFault, Sealing};
 use serde_json::json;
 use std::future::Future;
 use std::time::Duration;
 
-pub(crate) const NETUID: Netuid = Netuid(11);
+pub(super) const NETUID: Netuid = Netuid(11);
 const BLOCK_TIME: Duration = Duration::from_millis(100);
 
-pub(crate) fn genesis() -> Genesis {
+pub(super) fn genesis() -> Genesis {
     let mut genesis = Genesis::dev();
     genesis.block_time = BLOCK_TIME;
     genesis.subnets[0].weights_rate_limit = 0;
     genesis
 }
 
-pub(crate) async fn start(genesis: Genesis, sealing: Sealing) -> (DevChain, ChainClient) {
+pub(super) async fn start(genesis: Genesis, sealing: Sealing) -> (DevChain, ChainClient) {
     let options = Options {
         sealing,
         ..Options::default()
@@ -31,27 +33,27 @@ pub(crate) async fn start(genesis: Genesis, sealing: Sealing) -> (DevChain, Chai
     (chain, client)
 }
 
-pub(crate) fn settings(chain: &DevChain) -> ChainSettings {
+pub(super) fn settings(chain: &DevChain) -> ChainSettings {
     ChainSettings {
-        endpoints: vec![Endpoint::own(chain.url())],
+        endpoints: vec![chain.url()],
         genesis: Some(chain.genesis_hash()),
         request_timeout: Duration::from_secs(10),
         block_time: BLOCK_TIME,
     }
 }
 
-pub(crate) fn pair(uri: &str) -> HotkeyPair {
+pub(super) fn pair(uri: &str) -> HotkeyPair {
     HotkeyPair::from_uri(uri).unwrap()
 }
 
-pub(crate) fn commitment(text: &str) -> Call {
+pub(super) fn commitment(text: &str) -> Call {
     Call::SetCommitment {
         netuid: NETUID,
         text: text.to_owned(),
     }
 }
 
-pub(crate) fn weights(row: &[(u16, u16)]) -> Call {
+pub(super) fn weights(row: &[(u16, u16)]) -> Call {
     Call::SetMechanismWeights {
         netuid: NETUID,
         mechanism: MechanismId(0),
@@ -61,14 +63,14 @@ pub(crate) fn weights(row: &[(u16, u16)]) -> Call {
 }
 
 /// Everything here ends by itself within a minute, or the test fails.
-pub(crate) async fn soon<T>(doing: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(doing: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(60), doing)
         .await
         .expect("done within a minute")
 }
 
 /// Waits for the pool to hold a call, for which the dev chain has no event.
-pub(crate) async fn pooled(chain: &DevChain) {
+pub(super) async fn pooled(chain: &DevChain) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
     while chain.pending() == 0 {
         ticks.tick().await;
@@ -251,7 +253,7 @@ async fn a_silent_line_is_an_error_and_then_heals() {
                 Ok(block) if block.missed > 0 => return block,
                 Ok(_) => {}
                 Err(error) => {
-                    assert!(error.to_fault().retryable, "{error}");
+                    assert!(matches!(error, ChainError::Transient { .. }), "{error}");
                     silent += 1;
                 }
             }
@@ -368,9 +370,6 @@ async fn an_empty_or_odd_answer_is_never_an_empty_subnet() {
         assert!(read.is_err(), "{method} {fault:?}");
         chain.faults().clear();
     }
-    // The limit named no time: two block times of rest.
-    tokio::time::sleep(BLOCK_TIME * 3).await;
-    client.snapshot(NETUID, head).await.unwrap();
     let row = RpcFault::Error {
         code: -32603,
         message: "internal".to_owned(),

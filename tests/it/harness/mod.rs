@@ -1,5 +1,4 @@
 //! Shared parts of the integration tests: temporary folders, child processes, small servers.
 
-pub(crate) mod chaos;
 pub(crate) mod demo;
 pub(crate) mod probe;
