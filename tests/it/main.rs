@@ -9,6 +9,7 @@ mod devchain;
 mod docker;
 mod flow;
 mod harness;
+mod hostile;
 mod hub;
 mod judge;
 mod queue;
