@@ -2,14 +2,19 @@
 
 pub mod architecture;
 pub mod duplicates;
+pub mod early_stop;
 pub mod eligibility;
 pub mod era;
 pub mod gates;
+pub mod judge_checks;
+pub mod likelihood;
 pub mod model_ref;
+pub mod origin;
 pub mod ranking;
 mod rejection;
 pub mod round;
 pub mod score;
+pub mod statistics;
 pub mod submission;
 pub mod template;
 pub mod weights;

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! watcher ──snapshot──▶ intake ──record──▶ store ◀──lease── fetcher, worker, judging
-//!                └────▶ weight setter ◀──scores──┘
+//!                ├────▶ weight setter ◀──scores──┤
+//!                └────▶ leaders ◀──scores, runs──┘
 //! ```
 
 pub mod absence;
@@ -13,9 +14,11 @@ pub mod fetcher;
 pub mod intake;
 pub mod janitor;
 pub mod judging;
+pub mod leaders;
 pub mod room;
 mod rounds;
 pub mod stage;
+mod standing;
 pub mod twins;
 pub mod watcher;
 pub mod weight_setter;

@@ -9,6 +9,7 @@
 mod columns;
 mod eras;
 mod error;
+mod evidence;
 mod faults;
 mod fingerprints;
 mod finish;
@@ -32,6 +33,7 @@ mod writer;
 
 pub use eras::EraRecord;
 pub use error::StoreError;
+pub use evidence::{Shown, Standing};
 pub use faults::LoggedFault;
 pub use fingerprints::{Claim, Fingerprint};
 pub use finish::{Advance, Finished, Outcome};

@@ -9,6 +9,7 @@ use crate::config::{self, Validator};
 use crate::service::Confirmations;
 use crate::service::intake::Intake;
 use crate::service::janitor::Janitor;
+use crate::service::leaders::Leaders;
 use crate::service::room::Room;
 use crate::service::weight_setter::WeightSetter;
 use crate::service::worker::Worker;
@@ -70,6 +71,11 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
         latest.clone(),
     );
     life.spawn("intake", intake.run(life.shutdown.clone()));
+    let leaders = Leaders {
+        store: parts.store.clone(),
+        rounds,
+    };
+    life.spawn("leaders", leaders.run(life.shutdown.clone()));
     if config.weights.submit {
         let setter = WeightSetter {
             store: parts.store.clone(),

@@ -49,6 +49,19 @@ pub struct ScoringRules {
     /// What a model's replies must pass to be ranked.
     #[serde(default)]
     pub gates: Gates,
+    /// Whether a judge can be believed.
+    #[serde(default)]
+    pub judge_checks: JudgeChecks,
+    /// When a challenger's remaining items need no judge.
+    #[serde(default)]
+    pub early_stop: EarlyStop,
+    /// Largest effect, in logits, that length control takes off: |β| of the fit.
+    #[serde(default = "length_effect_max")]
+    pub length_effect_max: f64,
+}
+
+fn length_effect_max() -> f64 {
+    0.5
 }
 
 /// Largest accepted shares, 0 to 1, of bad replies among all replies.
@@ -61,8 +74,14 @@ pub struct Gates {
     pub cut_max: f64,
     /// Replies that are one and the same text.
     pub identical_max: f64,
-    /// Replies of which a repeated 8-gram covers more than half.
+    /// Replies of which a repeated 8-gram covers more than half, or a fifth is no text.
     pub degenerate_max: f64,
+    /// Replies that refuse in an assistant's voice.
+    pub refusals_max: f64,
+    /// Items on which the judge says that the miner's reply speaks to it.
+    pub addressing_judge_max: f64,
+    /// Least accepted lower bound (Wilson, 95 %) of the mean of the coherency criterion.
+    pub coherency_min: f64,
 }
 
 impl Default for Gates {
@@ -72,9 +91,18 @@ impl Default for Gates {
             cut_max: 0.20,
             identical_max: 0.05,
             degenerate_max: 0.05,
+            refusals_max: 0.10,
+            addressing_judge_max: 0.02,
+            coherency_min: 0.25,
         }
     }
 }
+
+mod ranking;
+mod scoring;
+
+pub use ranking::{ChampionRule, EvidenceRules, RankingRule, RunnersUp, WinRateRule};
+pub use scoring::{EarlyStop, JudgeChecks};
 
 /// Which submissions an era accepts.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,70 +130,11 @@ pub struct AdmissionRules {
 pub struct IncentiveRules {
     /// Share of all weight that goes to the subnet owner's uid, 0 to 1.
     pub burn_share: f64,
+    /// Which scores count.
+    #[serde(default)]
+    pub evidence: EvidenceRules,
     /// The rule of ranking.
     pub ranking: RankingRule,
-}
-
-/// How contenders are ranked and rewarded.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "rule", rename_all = "kebab-case")]
-pub enum RankingRule {
-    /// The earliest model holds the title until another is better by more than luck and a margin.
-    Champion(ChampionRule),
-    /// The origin's rule: share of pairwise wins through a softmax.
-    WinRate(WinRateRule),
-}
-
-/// Parameters of [`RankingRule::Champion`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ChampionRule {
-    /// Probability, 0 to 1, that any of a round's equal challengers wins by luck before the margin
-    /// is counted; shared among them (Bonferroni).
-    pub false_win_probability: f64,
-    /// Cap of the critical value that follows from it.
-    pub z_max: f64,
-    /// Lead that a challenger needs over a champion just committed, in score.
-    pub margin_start: f64,
-    /// Lead needed over an old champion.
-    pub margin_end: f64,
-    /// Blocks over which the margin falls from start to end, linearly.
-    pub margin_blocks: u64,
-    /// Shares of the champion and the next best, in order; they sum to 1. Places without a
-    /// contender give theirs to the others in proportion.
-    pub shares: Vec<f64>,
-}
-
-impl Default for ChampionRule {
-    fn default() -> Self {
-        Self {
-            false_win_probability: 0.05,
-            z_max: 3.0,
-            margin_start: 0.02,
-            margin_end: 0.005,
-            margin_blocks: 50_400,
-            shares: vec![1.0],
-        }
-    }
-}
-
-/// Parameters of [`RankingRule::WinRate`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct WinRateRule {
-    /// Factor on the newer model's score in each comparison.
-    pub newer_factor: f64,
-    /// Temperature of the softmax over win rates.
-    pub temperature: f64,
-}
-
-impl Default for WinRateRule {
-    fn default() -> Self {
-        Self {
-            newer_factor: 0.97,
-            temperature: 0.075,
-        }
-    }
 }
 
 /// SHA-256 of an era's canonical JSON. Text form: 64 hex digits.

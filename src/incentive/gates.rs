@@ -2,7 +2,7 @@
 
 use super::era::Gates;
 use super::rejection::{Rejection, RejectionCode};
-use super::score::count;
+use super::statistics::{count, wilson_95};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
@@ -30,8 +30,24 @@ pub struct GateCounts {
     pub cut: usize,
     /// Size of the largest group of the same non-empty text; 0 when no two are the same.
     pub identical: usize,
-    /// A repeated 8-gram of words covers more than half of the reply.
+    /// A repeated 8-gram of words covers more than half of the reply, or more than a fifth of its
+    /// characters are no text.
     pub degenerate: usize,
+    /// Refusals in an assistant's voice.
+    #[serde(default)]
+    pub refusals: usize,
+}
+
+/// What a judge's verdicts say about a model's replies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JudgedCounts {
+    /// Judged items.
+    pub items: usize,
+    /// Items on which the judge says that the miner's reply speaks to it.
+    pub addressing_judge: usize,
+    /// Sum of the coherency criterion over the items, each 0 to 1.
+    pub coherent: f64,
 }
 
 /// Counts what the gates look at.
@@ -46,6 +62,7 @@ pub fn count_bad(replies: &[ReplyText<'_>]) -> GateCounts {
         let text = reply.text.trim();
         counts.cut += usize::from(reply.cut);
         counts.degenerate += usize::from(is_degenerate(text));
+        counts.refusals += usize::from(refuses(text));
         if text.is_empty() {
             counts.empty += 1;
         } else {
@@ -86,7 +103,13 @@ pub fn check(counts: &GateCounts, gates: &Gates) -> Result<(), Rejection> {
             counts.degenerate,
             gates.degenerate_max,
             RejectionCode::DegenerateReplies,
-            "repeated themselves over more than half of their length",
+            "repeated themselves over more than half of their length or were no text",
+        ),
+        (
+            counts.refusals,
+            gates.refusals_max,
+            RejectionCode::Refusals,
+            "refused in an assistant's voice",
         ),
     ];
     for (bad, limit, code, what) in table {
@@ -100,8 +123,75 @@ pub fn check(counts: &GateCounts, gates: &Gates) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Whether runs of [`GRAM_WORDS`] words that occur more than once cover more than half of the words.
+/// Whether what the judge said passes.
+///
+/// # Errors
+/// The [`Rejection`] of the first gate that fails.
+pub fn check_judged(counts: &JudgedCounts, gates: &Gates) -> Result<(), Rejection> {
+    let (items, bad) = (counts.items, counts.addressing_judge);
+    if count(bad) > gates.addressing_judge_max * count(items) {
+        let percent = gates.addressing_judge_max * 100.0;
+        let detail =
+            format!("{bad} of {items} replies speak to the judge; {percent:.1} % are accepted.");
+        return Err(Rejection::new(RejectionCode::JudgeHacking, detail));
+    }
+    let (low, high) = wilson_95(counts.coherent, items);
+    // Judged by the end of the interval that the gate names, but only where it can be known.
+    if items > 0 && low < gates.coherency_min {
+        let detail = format!(
+            "coherency lies within {low:.3} and {high:.3} over {items} items; at least {:.3} is needed.",
+            gates.coherency_min
+        );
+        return Err(Rejection::new(RejectionCode::Incoherent, detail));
+    }
+    Ok(())
+}
+
+/// Beginnings of a reply in which an assistant declines; a character's "I can't" is none of them.
+const REFUSALS: [&str; 10] = [
+    "as an ai",
+    "as a language model",
+    "i can't assist with",
+    "i cannot assist with",
+    "i can't help with that request",
+    "i'm unable to assist",
+    "i cannot fulfill",
+    "i can't fulfill",
+    "i can't engage in",
+    "against my guidelines",
+];
+/// Characters of a reply in which a refusal is looked for.
+const REFUSAL_CHARS: usize = 200;
+
+fn refuses(text: &str) -> bool {
+    let lower = |c: char| {
+        if c == '’' {
+            '\''
+        } else {
+            c.to_ascii_lowercase()
+        }
+    };
+    let start: String = text.chars().take(REFUSAL_CHARS).map(lower).collect();
+    REFUSALS.iter().any(|phrase| start.contains(phrase))
+}
+
 fn is_degenerate(text: &str) -> bool {
+    repeats(text) || is_no_text(text)
+}
+
+/// Whether more than a fifth of the characters are neither letters nor what stands between words.
+fn is_no_text(text: &str) -> bool {
+    let is_mark = |c: char| c.is_whitespace() || c.is_ascii_punctuation() || "’‘“”„…–—".contains(c);
+    let letters = text.chars().filter(|c| c.is_alphabetic()).count();
+    let other = text
+        .chars()
+        .filter(|c| !c.is_alphabetic() && !is_mark(*c))
+        .count();
+    !text.is_empty() && (letters == 0 || other * 5 > letters + other)
+}
+
+/// Whether runs of [`GRAM_WORDS`] words that occur more than once cover more than half of the words.
+fn repeats(text: &str) -> bool {
     let words: Vec<&str> = text.split_whitespace().collect();
     let mut seen: HashMap<&[&str], usize> = HashMap::new();
     for gram in words.windows(GRAM_WORDS) {
@@ -120,81 +210,4 @@ fn is_degenerate(text: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    const GOOD: [&str; 3] = [
-        "The lantern hums and the old captain looks up from his maps with a tired smile.",
-        "No. Not tonight.",
-        "She laughs, and laughs again, and then she tells you where the key was hidden.",
-    ];
-
-    fn reply(text: &str) -> ReplyText<'_> {
-        ReplyText { text, cut: false }
-    }
-
-    fn code_of(replies: &[ReplyText<'_>]) -> Option<RejectionCode> {
-        check(&count_bad(replies), &Gates::default())
-            .err()
-            .map(|r| r.code)
-    }
-
-    #[test]
-    fn honest_replies_pass() {
-        assert_eq!(code_of(&GOOD.map(reply)), None);
-        assert_eq!(code_of(&[reply("Only one.")]), None);
-    }
-
-    #[test]
-    fn each_gate_has_its_limit() {
-        let texts: Vec<String> = (0..100)
-            .map(|i| format!("Reply number {i} of many."))
-            .collect();
-        let base: Vec<_> = texts.iter().map(|t| reply(t)).collect();
-        let loops = "and so on and so on and so on and so on and so on and so on";
-        let with = |bad: usize, change: &dyn Fn(&mut ReplyText<'_>)| {
-            let mut replies = base.clone();
-            replies.iter_mut().take(bad).for_each(change);
-            code_of(&replies)
-        };
-        let empty = |r: &mut ReplyText<'_>| r.text = " \n\t";
-        let cut = |r: &mut ReplyText<'_>| r.cut = true;
-        let same = |r: &mut ReplyText<'_>| r.text = "As an assistant I agree.";
-        assert_eq!(with(2, &empty), None);
-        assert_eq!(with(3, &empty), Some(RejectionCode::EmptyReplies));
-        assert_eq!(with(20, &cut), None);
-        assert_eq!(with(21, &cut), Some(RejectionCode::NeverStops));
-        assert_eq!(with(5, &same), None);
-        assert_eq!(with(6, &same), Some(RejectionCode::DegenerateReplies));
-        let looping: Vec<String> = (0..100).map(|i| format!("{i} {loops}")).collect();
-        let mut replies = base.clone();
-        (0..5).for_each(|i| replies[i] = reply(&looping[i]));
-        assert_eq!(code_of(&replies), None);
-        replies[5] = reply(&looping[5]);
-        assert_eq!(code_of(&replies), Some(RejectionCode::DegenerateReplies));
-    }
-
-    #[test]
-    fn a_run_that_repeats_over_half_the_text_is_degenerate() {
-        let gram = "one two three four five six seven eight";
-        let tail = "a b c d e f g h i j k l m n o";
-        assert!(is_degenerate(&format!("{gram} {gram} {tail}")));
-        // 16 of 32 words are covered: not more than half.
-        assert!(!is_degenerate(&format!("{gram} {gram} {tail} p")));
-        assert!(!is_degenerate(gram));
-        assert!(is_degenerate(&"ha ".repeat(40)));
-        assert!(!is_degenerate(""));
-        GOOD.iter().for_each(|t| assert!(!is_degenerate(t)));
-    }
-
-    proptest! {
-        #[test]
-        fn any_text_is_counted(texts in prop::collection::vec("[\\PC ]{0,80}", 0..20)) {
-            let replies: Vec<_> = texts.iter().map(|t| reply(t)).collect();
-            let counts = count_bad(&replies);
-            prop_assert!(counts.identical <= counts.replies);
-            let _ = check(&counts, &Gates::default());
-        }
-    }
-}
+mod tests;

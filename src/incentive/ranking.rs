@@ -1,12 +1,14 @@
 //! From scores to places and shares.
 
-use super::era::RankingRule;
+use super::era::{Era, EvidenceRules, RankingRule};
 use super::score::{ItemScores, Score};
-use crate::bittensor::{BlockNumber, Hotkey, Metagraph};
+use super::statistics::bootstrap_95;
+use crate::bittensor::{BlockNumber, Hotkey, Metagraph, RoundNumber};
 use serde::Serialize;
 
 mod champion;
 mod compare;
+mod field;
 mod win_rate;
 
 /// A scored submission that takes part in a ranking. All contenders were scored in one era.
@@ -14,10 +16,35 @@ mod win_rate;
 pub struct Contender {
     /// Who committed it; one contender for each hotkey.
     pub hotkey: Hotkey,
-    /// Block of the commitment.
+    /// Block of the commitment: decides whether the present registration may be paid for it.
     pub commit_block: BlockNumber,
-    /// Values of its items.
+    /// Block in which this hotkey first committed these weights: decides seniority. Earlier than
+    /// `commit_block` when they were committed again, after a new registration say.
+    pub since: BlockNumber,
+    /// What it showed, one entry for each round in which it was scored.
+    pub evidence: Vec<Evidence>,
+    /// Direct comparisons with others, as far as there are any.
+    pub duels: Vec<Duel>,
+}
+
+/// What a model showed in one round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// The round.
+    pub round: RoundNumber,
+    /// Values of its items; all of the round's, or the first ones when judging stopped early.
     pub items: ItemScores,
+}
+
+/// A contender's stored replies judged directly against another's, over the items of one round.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Duel {
+    /// The other.
+    pub against: Hotkey,
+    /// The round.
+    pub round: RoundNumber,
+    /// Values for the contender, each 0 to 1; ½ is as good as the other.
+    pub values: Vec<f64>,
 }
 
 /// Contenders in order of quality, with their shares. Empty when there was no contender.
@@ -36,8 +63,16 @@ pub struct Place {
     pub hotkey: Hotkey,
     /// Block of the commitment.
     pub commit_block: BlockNumber,
-    /// Mean and uncertainty of its items.
+    /// Mean and uncertainty of its items, pooled over its newest rounds.
     pub score: Score,
+    /// The same with the effect of length taken off: what places go by under the champion rule.
+    pub controlled: Score,
+    /// Rounds that are pooled.
+    pub rounds: usize,
+    /// Places with the same number are statistically tied with the first of them; 1 is the best.
+    pub group: u32,
+    /// It does so much better on old items than the rest of the field that only its fresh ones count.
+    pub fresh_only: bool,
     /// Share of the miners' weight, 0 to 1.
     pub share: f64,
     /// Under the champion rule: what it takes to win the title; `None` for the champion.
@@ -46,19 +81,68 @@ pub struct Place {
     pub win_rate: Option<f64>,
 }
 
-/// A challenger beside the champion. The title passes when `lead` exceeds `needed`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+/// A challenger beside the champion. The title passes when `lead` exceeds `needed`; where a duel was
+/// held, when its lead exceeds what it needs.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Challenge {
     /// Challenger's minus champion's mean; over the common items when they are paired.
     pub lead: f64,
     /// Standard error of the lead; infinite (JSON null) when nothing can be concluded.
     pub standard_error: f64,
-    /// Whether both answered enough of the same items to compare item by item.
+    /// Whether they are compared item by item.
     pub paired: bool,
     /// Lead that the champion's age grants it.
     pub margin: f64,
     /// `margin` plus the critical value times `standard_error`.
     pub needed: f64,
+    /// The result is not settled: the challenger is scored in the next round, too, and the rounds
+    /// are pooled.
+    pub open: bool,
+    /// Fewer rounds are pooled than the era pools at most.
+    #[serde(skip)]
+    pub unpooled: bool,
+    /// Lead of the direct comparison over ½ and the lead that it needs, when the result was too close
+    /// and their replies were compared directly.
+    pub duel: Option<(f64, f64)>,
+    /// The differences item by item.
+    #[serde(skip)]
+    pub differences: Vec<f64>,
+}
+
+impl Challenge {
+    /// Whether the title passes.
+    #[must_use]
+    pub fn wins(&self) -> bool {
+        let (lead, needed) = self.duel.unwrap_or((self.lead, self.needed));
+        lead > needed
+    }
+
+    /// Paired bootstrap interval (95 %) of the lead with the round's seed; `None` when the two did
+    /// not answer the same items.
+    #[must_use]
+    pub fn interval_95(&self, seed: [u8; 32]) -> Option<(f64, f64)> {
+        (self.differences.len() > 1).then(|| bootstrap_95(&self.differences, seed))
+    }
+}
+
+impl Ranking {
+    /// Whom the next round scores again beside its new candidates: everyone who is paid, the champion
+    /// and the best runners-up, and challengers whose result is open. Best first.
+    #[must_use]
+    pub fn to_rescore(&self, rules: &EvidenceRules) -> Vec<Hotkey> {
+        let best = 1 + usize::try_from(rules.rescored_runners_up).unwrap_or(usize::MAX);
+        let wanted = |(i, place): &(usize, &Place)| {
+            let open = place.challenge.as_ref().is_some_and(|c| c.open);
+            // Under the win-rate rule everyone is paid something; there only the best count.
+            let leads = self.champion.is_some() && (place.share > 0.0 || open);
+            *i < best || leads
+        };
+        let places = self.places.iter().enumerate();
+        places
+            .filter(wanted)
+            .map(|(_, place)| place.hotkey)
+            .collect()
+    }
 }
 
 /// The contenders that can be paid at a metagraph: registered, and since before their commitment.
@@ -73,27 +157,17 @@ pub fn registered(contenders: Vec<Contender>, metagraph: &Metagraph) -> Vec<Cont
 }
 
 /// Ranks contenders by the era's rule at block `at`. The result does not depend on their order:
-/// seniority is commit block, then hotkey bytes, and decides every tie.
+/// seniority is the first commitment of the weights, then hotkey bytes, and decides every tie.
+/// Contenders whose scores have all expired take no place.
 #[must_use]
-pub fn rank(contenders: &[Contender], rule: &RankingRule, at: BlockNumber) -> Ranking {
-    let mut by_seniority: Vec<&Contender> = contenders.iter().collect();
-    by_seniority.sort_by_key(|c| (c.commit_block, c.hotkey));
-    match rule {
-        RankingRule::Champion(rule) => champion::rank(&by_seniority, rule, at),
-        RankingRule::WinRate(rule) => win_rate::rank(&by_seniority, rule),
-    }
-}
-
-/// A place without share.
-fn place(contender: &Contender) -> Place {
-    Place {
-        hotkey: contender.hotkey,
-        commit_block: contender.commit_block,
-        score: contender.items.score(),
-        share: 0.0,
-        challenge: None,
-        win_rate: None,
-    }
+pub fn rank(contenders: &[Contender], era: &Era, at: BlockNumber) -> Ranking {
+    let runners = field::enter(contenders, era);
+    let mut ranking = match &era.incentive.ranking {
+        RankingRule::Champion(rule) => champion::rank(&runners, rule, era, at),
+        RankingRule::WinRate(rule) => win_rate::rank(&runners, rule),
+    };
+    compare::group(&mut ranking.places, &runners, &era.incentive.evidence);
+    ranking
 }
 
 #[cfg(test)]

@@ -112,6 +112,15 @@ rejection_codes! {
     /// Replies that repeat themselves or are the same for all items.
     DegenerateReplies = "DEGENERATE_REPLIES":
         "Train the model to answer each conversation: too many replies repeat.",
+    /// Too many refusals in an assistant's voice.
+    Refusals = "REFUSALS":
+        "Train the model to stay in its role: too many replies refuse to answer.",
+    /// Replies that speak to the judge, or that win under conversations they do not belong to.
+    JudgeHacking = "JUDGE_HACKING":
+        "Train the model to answer the user: its replies work on the judge instead.",
+    /// Replies that do not fit their conversations.
+    Incoherent = "INCOHERENT":
+        "Train the model to follow the conversation: its replies rarely fit.",
 }
 
 impl fmt::Display for RejectionCode {

@@ -1,10 +1,13 @@
 //! From verdicts to a score with its uncertainty.
 
+use super::statistics::{Z_95, mean_and_error, wilson_95};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// Half-width of a 95 % interval in standard errors.
-const Z_95: f64 = 1.96;
+pub mod contamination;
+pub mod length;
+
+pub use length::Lengths;
 
 /// One criterion of one comparison, seen from the miner's reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -60,7 +63,7 @@ impl ItemVerdict {
     #[must_use]
     pub fn value(&self) -> f64 {
         let orders = [&self.miner_first, &self.reference_first];
-        if orders.iter().any(|v| v.addresses_judge) {
+        if self.addresses_judge() {
             return 0.0;
         }
         let criteria = |v: &Verdict| [v.realism, v.entertainment, v.coherency];
@@ -71,12 +74,58 @@ impl ItemVerdict {
             .sum();
         sum / 6.0
     }
+
+    /// Mean of the coherency criterion over both orders: 0, ¼, ½, ¾ or 1.
+    #[must_use]
+    pub fn coherency(&self) -> f64 {
+        let (first, second) = (&self.miner_first, &self.reference_first);
+        f64::midpoint(first.coherency.value(), second.coherency.value())
+    }
+
+    /// The judge reports in either order that the miner's reply speaks to it.
+    #[must_use]
+    pub fn addresses_judge(&self) -> bool {
+        self.miner_first.addresses_judge || self.reference_first.addresses_judge
+    }
+}
+
+/// What one item is worth, with what the rules need to know about it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct ItemScore {
+    /// 0 to 1; ½ is as good as the reference.
+    pub value: f64,
+    /// Lengths of the two replies, where they are known.
+    pub lengths: Option<Lengths>,
+    /// Where the conversation comes from.
+    pub bucket: Bucket,
+}
+
+/// Where an item's conversation comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bucket {
+    /// Younger than the models could have seen.
+    #[default]
+    Fresh,
+    /// Older: a model may have been trained on it.
+    Anchor,
+}
+
+impl From<f64> for ItemScore {
+    /// A fresh item without lengths.
+    fn from(value: f64) -> Self {
+        Self {
+            value,
+            lengths: None,
+            bucket: Bucket::Fresh,
+        }
+    }
 }
 
 /// Values of a model's items by item id, each within 0 to 1; never empty.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(transparent)]
-pub struct ItemScores(BTreeMap<String, f64>);
+pub struct ItemScores(BTreeMap<String, ItemScore>);
 
 /// Values that make no score.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -97,16 +146,19 @@ impl ItemScores {
     ///
     /// # Errors
     /// [`ItemScoresError`] names the first violation.
-    pub fn new(items: impl IntoIterator<Item = (String, f64)>) -> Result<Self, ItemScoresError> {
+    pub fn new<T: Into<ItemScore>>(
+        items: impl IntoIterator<Item = (String, T)>,
+    ) -> Result<Self, ItemScoresError> {
         let mut map = BTreeMap::new();
-        for (id, value) in items {
-            if !(0.0..=1.0).contains(&value) {
+        for (id, item) in items {
+            let item: ItemScore = item.into();
+            if !(0.0..=1.0).contains(&item.value) {
                 return Err(ItemScoresError::OutOfRange(id));
             }
             if map.contains_key(&id) {
                 return Err(ItemScoresError::Twice(id));
             }
-            map.insert(id, value);
+            map.insert(id, item);
         }
         if map.is_empty() {
             return Err(ItemScoresError::Empty);
@@ -116,25 +168,25 @@ impl ItemScores {
 
     /// Item ids and values, ordered by id.
     pub fn iter(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.0.iter().map(|(id, value)| (id.as_str(), *value))
+        self.0.iter().map(|(id, item)| (id.as_str(), item.value))
     }
 
-    /// The value of one item.
+    /// Item ids with all that is known of each, ordered by id.
+    pub fn details(&self) -> impl Iterator<Item = (&str, &ItemScore)> {
+        self.0.iter().map(|(id, item)| (id.as_str(), item))
+    }
+
+    /// One item.
     #[must_use]
-    pub fn get(&self, id: &str) -> Option<f64> {
-        self.0.get(id).copied()
+    pub fn get(&self, id: &str) -> Option<&ItemScore> {
+        self.0.get(id)
     }
 
     /// Mean and standard error over all items.
     #[must_use]
     pub fn score(&self) -> Score {
-        let values: Vec<f64> = self.0.values().copied().collect();
-        let (value, standard_error) = mean_and_error(&values);
-        Score {
-            value,
-            standard_error,
-            items: values.len(),
-        }
+        let values: Vec<f64> = self.0.values().map(|item| item.value).collect();
+        Score::of(&values)
     }
 }
 
@@ -150,32 +202,32 @@ pub struct Score {
 }
 
 impl Score {
+    /// Mean and standard error of `values`; without values the mean is 0 and its error infinite.
+    #[must_use]
+    pub fn of(values: &[f64]) -> Self {
+        let (value, standard_error) = mean_and_error(values);
+        Self {
+            value,
+            standard_error,
+            items: values.len(),
+        }
+    }
+
+    /// Wilson's 95 % interval, the value read as a win rate over the items.
+    #[must_use]
+    pub fn wilson_95(&self) -> (f64, f64) {
+        wilson_95(
+            self.value * super::statistics::count(self.items),
+            self.items,
+        )
+    }
+
     /// 95 % interval of the value, cut to 0 to 1.
     #[must_use]
     pub fn interval_95(&self) -> (f64, f64) {
         let half = Z_95 * self.standard_error;
         ((self.value - half).max(0.0), (self.value + half).min(1.0))
     }
-}
-
-/// Mean and its standard error from the sample variance. Without two values the error is infinite:
-/// nothing can be concluded. An empty slice has mean 0.
-pub(super) fn mean_and_error(values: &[f64]) -> (f64, f64) {
-    let n = count(values.len());
-    if values.is_empty() {
-        return (0.0, f64::INFINITY);
-    }
-    let mean = values.iter().sum::<f64>() / n;
-    if values.len() < 2 {
-        return (mean, f64::INFINITY);
-    }
-    let squares: f64 = values.iter().map(|v| (v - mean).powi(2)).sum();
-    (mean, (squares / (n - 1.0) / n).sqrt())
-}
-
-/// A count as a number to divide by; counts here stay far below 2³².
-pub(super) fn count(n: usize) -> f64 {
-    f64::from(u32::try_from(n).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -240,7 +292,7 @@ mod tests {
     #[test]
     fn bad_values_make_no_score() {
         let one = |id: &str, v| (id.to_owned(), v);
-        assert_eq!(ItemScores::new([]), Err(ItemScoresError::Empty));
+        assert_eq!(ItemScores::new::<f64>([]), Err(ItemScoresError::Empty));
         for bad in [f64::NAN, -0.1, 1.1, f64::INFINITY] {
             let error = ItemScores::new([one("a", bad)]).unwrap_err();
             assert_eq!(error, ItemScoresError::OutOfRange("a".into()));

@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::answer::{clean, set, tagged};
@@ -61,6 +62,11 @@ struct Leader {
     model: Model,
     score: String,
     margin: String,
+    /// With the effect of length taken off, and over how many rounds; empty before a ranking.
+    controlled: String,
+    rounds: String,
+    /// What the place is about: tied with others, the champion, what is missing to the title.
+    notes: Vec<String>,
     items: u64,
     round: u64,
     plot: Interval,
@@ -131,13 +137,17 @@ impl Page {
             ..SubmissionFilter::default()
         };
         let rejected = reader.submissions(refused, LINES).await?;
-        let era = board.era.unwrap_or_default();
-        let leaders = board.leaders.iter().zip(1u32..);
+        let lines = board.leaders.iter().zip(1u32..).take(50);
+        let leaders = lines.map(|(s, rank)| leader(s, rank, &board)).collect();
         Ok(Self {
             style: STYLE,
             totals: totals(&counts),
-            era: era.chars().take(12).collect(),
-            leaders: leaders.take(50).map(|(s, rank)| leader(s, rank)).collect(),
+            era: board
+                .era
+                .iter()
+                .flat_map(|era| era.chars().take(12))
+                .collect(),
+            leaders,
             weights: weights.first().map(on_chain),
             queue: queue.iter().map(queued).collect(),
             rejected: rejected.iter().filter_map(refusal).collect(),
@@ -180,17 +190,59 @@ fn model(submission: &Submission) -> Model {
     }
 }
 
-fn leader(scored: &Scored, rank: u32) -> Leader {
+fn leader(scored: &Scored, rank: u32, board: &Leaderboard) -> Leader {
     let score = &scored.score;
+    let standing = board.places.get(&scored.submission.id.0);
+    let number = |key: &str| standing.and_then(|p| p["controlled"][key].as_f64());
+    let controlled = number("value").map(|value| {
+        let margin = 1.96 * number("standard_error").unwrap_or(f64::INFINITY);
+        format!("{value:.3} ± {margin:.3}")
+    });
+    let rounds = standing.and_then(|p| p["rounds"].as_u64());
     Leader {
         rank,
         model: model(&scored.submission),
         score: format!("{:.3}", score.value),
         margin: format!("{:.3}", 1.96 * score.standard_error),
+        controlled: controlled.unwrap_or_default(),
+        rounds: rounds.map(|n| n.to_string()).unwrap_or_default(),
+        notes: standing
+            .map(|place| notes(place, board))
+            .unwrap_or_default(),
         items: score.n,
         round: score.round.0,
         plot: plot::interval(score.value, score.standard_error),
     }
+}
+
+/// What a place of the ranking means, in a few words each.
+fn notes(place: &Value, board: &Leaderboard) -> Vec<String> {
+    let mut notes = Vec::new();
+    let same = |other: &&Value| other["group"] == place["group"];
+    let tied = board.places.values().filter(same).count();
+    if tied > 1 {
+        notes.push(format!(
+            "statistically tied, group {} of {tied}",
+            place["group"]
+        ));
+    }
+    let challenge = &place["challenge"];
+    match (challenge["lead"].as_f64(), challenge["needed"].as_f64()) {
+        (Some(lead), Some(needed)) => {
+            notes.push(format!("lead {lead:+.3}, needs {needed:+.3} for the title"));
+        }
+        _ if challenge.is_null() && place["win_rate"].is_null() => {
+            notes.push("champion".to_owned())
+        }
+        _ => {}
+    }
+    if challenge["open"] == true {
+        notes.push("open: scored again next round".to_owned());
+    }
+    if place["fresh_only"] == true {
+        notes.push("knows old items: only fresh ones count".to_owned());
+    }
+    notes
 }
 
 fn queued(entry: &QueueEntry) -> Queued {

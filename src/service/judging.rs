@@ -10,7 +10,7 @@ use crate::bittensor::BlockNumber;
 use crate::clock::now_ms;
 use crate::dataset::{Item, Role};
 use crate::fault::{Fault, Party};
-use crate::incentive::score::{self, ItemScores, ItemVerdict};
+use crate::incentive::score::{self, ItemScore, ItemScores, ItemVerdict, Lengths};
 use crate::scoring::judge::spend::Meter;
 use crate::scoring::judge::{
     Judge, JudgeItem, JudgedItem, PROMPT_VERSION, Preference, Turn, Verdict,
@@ -120,9 +120,17 @@ impl Judging {
             .prove_verdicts(&batch)
             .await
             .map_err(store_fault)?;
-        let values = judged
+        let lengths: HashMap<&str, Lengths> = items
             .iter()
-            .map(|item| (item.id.clone(), item_verdict(item).value()));
+            .map(|item| (item.id.as_str(), Lengths::of(&item.reply, &item.reference)))
+            .collect();
+        let values = judged.iter().map(|item| {
+            let score = ItemScore {
+                lengths: lengths.get(item.id.as_str()).copied(),
+                ..item_verdict(item).value().into()
+            };
+            (item.id.clone(), score)
+        });
         let broken = |e| Fault::permanent(Party::Node, "ITEM_SCORES", e);
         let items = ItemScores::new(values).map_err(broken)?;
         Ok(self.new_score(&replied, &drawn, &items, model))
@@ -176,8 +184,8 @@ impl Judging {
                 replies_digest: format!("sha256:{}", replied.replies_sha256),
             },
             items: items
-                .iter()
-                .map(|(id, value)| (id.to_owned(), value))
+                .details()
+                .map(|(id, item)| (id.to_owned(), *item))
                 .collect(),
         }
     }

@@ -6,6 +6,7 @@ use super::ids::{ScoreId, SubmissionId};
 use super::submissions::{self, Submission};
 use super::{Reader, rounds};
 use crate::bittensor::RoundNumber;
+use crate::incentive::score::{Bucket, ItemScore};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -51,8 +52,8 @@ pub struct NewScore {
     pub gates: Value,
     /// What it was made from.
     pub inputs: ScoreInputs,
-    /// Value per item id, each 0..=1; some or all of the round's items, none twice.
-    pub items: Vec<(String, f64)>,
+    /// Per item id; values 0..=1; some or all of the round's items, none twice.
+    pub items: Vec<(String, ItemScore)>,
 }
 
 /// A recorded score.
@@ -133,7 +134,7 @@ fn check(new: &NewScore) -> Result<(), StoreError> {
         && new.standard_error.is_finite()
         && new.standard_error >= 0.0
         && !new.items.is_empty()
-        && new.items.iter().all(|(_, value)| unit(*value));
+        && new.items.iter().all(|(_, item)| unit(item.value));
     if sound {
         return Ok(());
     }
@@ -228,10 +229,14 @@ pub(super) fn insert(
             ],
             |row| row.get(0),
         )?;
-    let mut insert =
-        conn.prepare_cached("INSERT INTO item_scores (score_id, item, value) VALUES (?1, ?2, ?3)")?;
-    for (item, value) in &new.items {
-        insert.execute(params![id, item, value])?;
+    let mut insert = conn.prepare_cached(
+        "INSERT INTO item_scores (score_id, item, value, reply_chars, reference_chars, anchor) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+    )?;
+    for (name, item) in &new.items {
+        let anchor = item.bucket == Bucket::Anchor;
+        let (reply, reference) = item.lengths.map(|l| (l.reply, l.reference)).unzip();
+        insert.execute(params![id, name, item.value, reply, reference, anchor])?;
     }
     Ok(ScoreId(id))
 }

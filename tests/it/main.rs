@@ -10,6 +10,7 @@ mod docker;
 mod flow;
 mod harness;
 mod hub;
+mod incentive_sim;
 mod judge;
 mod queue;
 mod scoring;

@@ -1,6 +1,6 @@
 //! What is wrong with an era, all at once.
 
-use super::{ChampionRule, Era, RankingRule, WinRateRule};
+use super::{ChampionRule, EarlyStop, Era, EvidenceRules, JudgeChecks, RankingRule, WinRateRule};
 
 /// One finding about an era's parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,7 @@ impl Era {
         self.check_scoring(&mut found);
         self.check_admission(&mut found);
         found.share(self.incentive.burn_share, "incentive.burn_share");
+        check_evidence(&self.incentive.evidence, &mut found);
         match &self.incentive.ranking {
             RankingRule::Champion(rule) => check_champion(rule, &mut found),
             RankingRule::WinRate(rule) => check_win_rate(rule, &mut found),
@@ -80,6 +81,18 @@ impl Era {
         found.share(rules.gates.cut_max, "scoring.gates.cut_max");
         found.share(rules.gates.identical_max, "scoring.gates.identical_max");
         found.share(rules.gates.degenerate_max, "scoring.gates.degenerate_max");
+        found.share(rules.gates.refusals_max, "scoring.gates.refusals_max");
+        found.share(
+            rules.gates.addressing_judge_max,
+            "scoring.gates.addressing_judge_max",
+        );
+        found.share(rules.gates.coherency_min, "scoring.gates.coherency_min");
+        found.require(
+            (0.0..=2.0).contains(&rules.length_effect_max),
+            "scoring.length_effect_max",
+            "must lie in 0 to 2",
+        );
+        check_judging(&rules.judge_checks, &rules.early_stop, found);
     }
 
     fn check_admission(&self, found: &mut Findings) {
@@ -113,6 +126,69 @@ fn is_pinned(image: &str) -> bool {
     digest
         .strip_prefix("sha256:")
         .is_some_and(|h| h.len() == 64 && h.bytes().all(hex))
+}
+
+fn check_judging(checks: &JudgeChecks, stop: &EarlyStop, found: &mut Findings) {
+    for (value, key) in [
+        (
+            checks.control_accuracy_min,
+            "scoring.judge_checks.control_accuracy_min",
+        ),
+        (
+            checks.transplant_honest,
+            "scoring.judge_checks.transplant_honest",
+        ),
+        (checks.transplant_max, "scoring.judge_checks.transplant_max"),
+        (
+            checks.second_difference_max,
+            "scoring.judge_checks.second_difference_max",
+        ),
+    ] {
+        found.share(value, key);
+    }
+    found.require(
+        (-1.0..=1.0).contains(&checks.second_kappa_min),
+        "scoring.judge_checks.second_kappa_min",
+        "must lie in -1 to 1",
+    );
+    found.require(
+        (1..=16).contains(&stop.looks),
+        "scoring.early_stop.looks",
+        "must lie in 1 to 16",
+    );
+    found.require(
+        stop.success_probability > 0.0 && stop.success_probability <= 0.5,
+        "scoring.early_stop.success_probability",
+        "must lie above 0 and at most at 0.5",
+    );
+    found.require(
+        (0.0..=6.0).contains(&stop.futility_z),
+        "scoring.early_stop.futility_z",
+        "must lie in 0 to 6",
+    );
+    found.require(
+        (-1.0..=1.0).contains(&stop.futility_lead),
+        "scoring.early_stop.futility_lead",
+        "must lie in -1 to 1",
+    );
+}
+
+fn check_evidence(rules: &EvidenceRules, found: &mut Findings) {
+    found.require(
+        (1..=100).contains(&rules.pool_rounds),
+        "incentive.evidence.pool_rounds",
+        "must lie in 1 to 100",
+    );
+    found.require(
+        rules.live_rounds >= rules.pool_rounds && rules.live_rounds <= 10_000,
+        "incentive.evidence.live_rounds",
+        "must not be below pool_rounds and at most 10000",
+    );
+    found.require(
+        rules.rescored_runners_up <= 64,
+        "incentive.evidence.rescored_runners_up",
+        "must be at most 64",
+    );
 }
 
 fn check_champion(rule: &ChampionRule, found: &mut Findings) {

@@ -94,6 +94,10 @@ fn every_problem_is_found_at_once() {
     bad.scoring.image = "scorer:latest".into();
     bad.scoring.items = 1;
     bad.scoring.gates.cut_max = f64::NAN;
+    bad.scoring.length_effect_max = -1.0;
+    bad.scoring.judge_checks.second_kappa_min = f64::NAN;
+    bad.scoring.early_stop.looks = 0;
+    bad.incentive.evidence.live_rounds = 1;
     bad.admission.templates = Vec::new();
     bad.admission.min_model_bytes = u64::MAX;
     bad.incentive.burn_share = 1.5;
@@ -110,9 +114,13 @@ fn every_problem_is_found_at_once() {
             "scoring.round_blocks",
             "scoring.items",
             "scoring.gates.cut_max",
+            "scoring.length_effect_max",
+            "scoring.judge_checks.second_kappa_min",
+            "scoring.early_stop.looks",
             "admission.templates",
             "admission.max_model_bytes",
             "incentive.burn_share",
+            "incentive.evidence.live_rounds",
             "incentive.ranking.margin_start",
             "incentive.ranking.shares",
             "incentive.ranking.shares",

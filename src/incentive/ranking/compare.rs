@@ -1,116 +1,120 @@
 //! The difference between two models, with its uncertainty.
 
-use crate::incentive::score::{ItemScores, mean_and_error};
+use super::Place;
+use super::field::{Runner, Valued};
+use crate::bittensor::RoundNumber;
+use crate::incentive::era::EvidenceRules;
+use crate::incentive::statistics::{Z_95, count, mean_and_error};
+use std::collections::BTreeSet;
 
 /// Mean difference of two models.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Difference {
     /// First minus second.
     pub(super) mean: f64,
     /// Its standard error; infinite when nothing can be concluded.
     pub(super) standard_error: f64,
-    /// Whether it was taken item by item.
-    pub(super) paired: bool,
+    /// Item by item, in the order of rounds and ids; empty when they answered other items.
+    pub(super) items: Vec<f64>,
+    /// Rounds that both were scored in, among the pooled ones.
+    pub(super) rounds: usize,
 }
 
-/// Item by item over the common items when these are at least half of each model's: the items'
-/// difficulty then cancels out. Else the means over all items are compared, and their errors add.
-pub(super) fn compare(first: &ItemScores, second: &ItemScores) -> Difference {
-    let (a, b) = (first.score(), second.score());
-    let differences: Vec<f64> = first
-        .iter()
-        .filter_map(|(id, value)| second.get(id).map(|other| value - other))
-        .collect();
-    if differences.len() * 2 >= a.items.max(b.items) {
-        let (mean, standard_error) = mean_and_error(&differences);
+/// Item by item over the newest `pool` rounds that both were scored in: the items' difficulty
+/// cancels out. Where they share less than half of the smaller one's items there, the means over
+/// all items are compared, and their errors add.
+pub(super) fn compare(first: &Runner<'_>, second: &Runner<'_>, pool: u32) -> Difference {
+    let rounds = common_rounds(first, second, pool);
+    let of_both = |runner: &Runner<'_>| {
+        let wanted = runner.items.iter().filter(|i| rounds.contains(&i.round));
+        wanted.count()
+    };
+    let items = differences(&first.items, &second.items, &rounds);
+    if !items.is_empty() && items.len() * 2 >= of_both(first).min(of_both(second)) {
+        let (mean, standard_error) = over_rounds(&items);
+        let items: Vec<f64> = items
+            .into_iter()
+            .map(|(_, difference)| difference)
+            .collect();
         return Difference {
             mean,
             standard_error,
-            paired: true,
+            items,
+            rounds: rounds.len(),
         };
     }
+    let (a, b) = (first.controlled, second.controlled);
     Difference {
         mean: a.value - b.value,
         standard_error: a.standard_error.hypot(b.standard_error),
-        paired: false,
+        items: Vec::new(),
+        rounds: 0,
     }
 }
 
-/// The x with `Φ(x) = p` for the standard normal distribution, within ±8; p within 0 to 1.
-pub(super) fn normal_quantile(p: f64) -> f64 {
-    let (mut low, mut high) = (-8.0f64, 8.0f64);
-    // Each step halves the interval: 60 of them exhaust the precision of f64.
-    for _ in 0..60 {
-        let middle = f64::midpoint(low, high);
-        if normal_cdf(middle) < p {
-            low = middle;
-        } else {
-            high = middle;
+/// Mean over rounds, each weighted alike, and its standard error. Weighted by items, a round in which
+/// judging stopped early because it went badly would count less than one that went well.
+fn over_rounds(items: &[(RoundNumber, f64)]) -> (f64, f64) {
+    let (mut mean, mut variance, mut rounds) = (0.0, 0.0, 0usize);
+    for round in items.chunk_by(|a, b| a.0 == b.0) {
+        let values: Vec<f64> = round.iter().map(|(_, difference)| *difference).collect();
+        let (of_round, error) = mean_and_error(&values);
+        mean += of_round;
+        variance += error * error;
+        rounds += 1;
+    }
+    let n = count(rounds.max(1));
+    (mean / n, variance.sqrt() / n)
+}
+
+fn common_rounds(first: &Runner<'_>, second: &Runner<'_>, pool: u32) -> BTreeSet<RoundNumber> {
+    let of = |runner: &Runner<'_>| -> BTreeSet<RoundNumber> {
+        runner.items.iter().map(|item| item.round).collect()
+    };
+    let pool = usize::try_from(pool).unwrap_or(usize::MAX);
+    let both: Vec<RoundNumber> = of(first).intersection(&of(second)).copied().collect();
+    both.into_iter().rev().take(pool).collect()
+}
+
+/// Walks both lists, which have the same order, once.
+fn differences(
+    first: &[Valued<'_>],
+    second: &[Valued<'_>],
+    rounds: &BTreeSet<RoundNumber>,
+) -> Vec<(RoundNumber, f64)> {
+    let mut found = Vec::new();
+    let mut others = second.iter().peekable();
+    for item in first {
+        let key = (item.round, item.id);
+        while others
+            .next_if(|other| (other.round, other.id) < key)
+            .is_some()
+        {}
+        let same = others.next_if(|other| (other.round, other.id) == key);
+        if let Some(other) = same.filter(|_| rounds.contains(&item.round)) {
+            found.push((item.round, item.value - other.value));
         }
     }
-    f64::midpoint(low, high)
+    found
 }
 
-/// `Φ(x) = ½ + φ(x) · (x + x³/3 + x⁵/(3·5) + …)`, which converges for every x.
-fn normal_cdf(x: f64) -> f64 {
-    let mut term = x;
-    let mut sum = x;
-    let mut odd = 1.0;
-    while term.abs() > 1e-18 * sum.abs() {
-        odd += 2.0;
-        term *= x * x / odd;
-        sum += term;
-    }
-    let density = (-x * x / 2.0).exp() / std::f64::consts::TAU.sqrt();
-    0.5 + density * sum
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn items(values: &[(&str, f64)]) -> ItemScores {
-        ItemScores::new(values.iter().map(|(id, v)| ((*id).to_owned(), *v))).unwrap()
-    }
-
-    #[test]
-    fn quantiles_equal_the_tables() {
-        let table = [
-            (0.5, 0.0),
-            (0.95, 1.644_853_626_951_5),
-            (0.975, 1.959_963_984_540_1),
-            (0.025, -1.959_963_984_540_1),
-            (0.999, 3.090_232_306_167_8),
-        ];
-        for (p, x) in table {
-            assert!((normal_quantile(p) - x).abs() < 1e-9, "{p}");
+/// Numbers the groups of places that are statistically tied: a place belongs to the group whose
+/// first place is not better than it by more than 1.96 standard errors.
+pub(super) fn group(places: &mut [Place], runners: &[Runner<'_>], rules: &EvidenceRules) {
+    let runner = |place: &Place| runners.iter().find(|r| r.contender.hotkey == place.hotkey);
+    let (mut first, mut number) = (0, 0);
+    for i in 0..places.len() {
+        let tied = i > 0
+            && runner(&places[first])
+                .zip(runner(&places[i]))
+                .is_some_and(|(best, this)| {
+                    let difference = compare(best, this, rules.pool_rounds);
+                    // Written so that an infinite error ties.
+                    difference.mean <= Z_95 * difference.standard_error
+                });
+        if !tied {
+            (first, number) = (i, number + 1);
         }
-    }
-
-    #[test]
-    fn the_same_items_are_compared_one_by_one() {
-        // Items of very different difficulty: paired, the difference is exact.
-        let a = items(&[("x", 0.2), ("y", 0.9), ("z", 0.5)]);
-        let b = items(&[("x", 0.1), ("y", 0.8), ("z", 0.4)]);
-        let paired = compare(&a, &b);
-        assert!(paired.paired);
-        assert!((paired.mean - 0.1).abs() < 1e-12 && paired.standard_error < 1e-9);
-    }
-
-    #[test]
-    fn other_items_are_compared_by_their_means() {
-        let a = items(&[("x", 0.2), ("y", 0.9), ("z", 0.5)]);
-        let b = items(&[("x", 0.1), ("v", 0.8), ("w", 0.4)]);
-        let unpaired = compare(&a, &b);
-        assert!(!unpaired.paired);
-        assert!((unpaired.mean - 0.1).abs() < 1e-12);
-        let (sa, sb) = (a.score().standard_error, b.score().standard_error);
-        assert!((unpaired.standard_error - (sa * sa + sb * sb).sqrt()).abs() < 1e-12);
-    }
-
-    #[test]
-    fn one_item_concludes_nothing() {
-        let one = compare(&items(&[("x", 1.0)]), &items(&[("x", 0.0)]));
-        assert!(one.standard_error.is_infinite());
+        places[i].group = number;
     }
 }

@@ -1,32 +1,24 @@
 //! The origin's rule: share of pairwise wins, then a softmax.
 
-use super::{Contender, Place, Ranking, place};
+use super::field::Runner;
+use super::{Place, Ranking};
 use crate::incentive::era::WinRateRule;
-use crate::incentive::score::count;
+use crate::incentive::origin::{compute_wins, softmax};
 
 /// Places by win rate, then score. A contender beats another when its score is the larger one after
 /// the newer model's was multiplied by the rule's factor; commitments of one block are not
 /// weighted; equal values are no win for either. A lone contender takes everything.
-pub(super) fn rank(by_seniority: &[&Contender], rule: &WinRateRule) -> Ranking {
-    let mut places: Vec<Place> = by_seniority.iter().map(|c| place(c)).collect();
-    let comparisons = count(places.len().saturating_sub(1).max(1));
-    let rates: Vec<f64> = places
+pub(super) fn rank(by_seniority: &[Runner<'_>], rule: &WinRateRule) -> Ranking {
+    let mut places: Vec<Place> = by_seniority.iter().map(Runner::place).collect();
+    let models: Vec<(f64, u64)> = by_seniority
         .iter()
-        .map(|a| {
-            let wins = places.iter().filter(|b| beats(a, b, rule.newer_factor));
-            count(wins.count()) / comparisons
-        })
+        .map(|runner| (runner.score.value, runner.contender.since.0))
         .collect();
-    let best = rates.iter().copied().fold(0.0, f64::max);
-    // Shifted by the best rate, which cancels out, so that no exponent overflows.
-    let powers: Vec<f64> = rates
-        .iter()
-        .map(|rate| ((rate - best) / rule.temperature).exp())
-        .collect();
-    let total: f64 = powers.iter().sum();
-    for ((place, rate), power) in places.iter_mut().zip(rates).zip(powers) {
+    let rates = compute_wins(&models, rule.newer_factor);
+    let shares = softmax(&rates, rule.temperature);
+    for ((place, rate), share) in places.iter_mut().zip(rates).zip(shares) {
         place.win_rate = Some(rate);
-        place.share = power / total;
+        place.share = share;
     }
     // Stable, so seniority decides ties.
     places.sort_by(|a, b| {
@@ -37,15 +29,4 @@ pub(super) fn rank(by_seniority: &[&Contender], rule: &WinRateRule) -> Ranking {
         places,
         champion: None,
     }
-}
-
-fn beats(a: &Place, b: &Place, newer_factor: f64) -> bool {
-    let weighted = |mine: &Place, other: &Place| {
-        if mine.commit_block > other.commit_block {
-            mine.score.value * newer_factor
-        } else {
-            mine.score.value
-        }
-    };
-    weighted(a, b) > weighted(b, a)
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::bittensor::RoundNumber;
+use crate::incentive::score::{Bucket, Lengths};
 
 fn era(from_block: u64, canonical: &str) -> EraRecord {
     EraRecord {
@@ -46,7 +47,7 @@ fn score(era: &EraRecord, round: u64, items: &[(&str, f64)]) -> NewScore {
             tensor_digest: text("td"),
             replies_digest: text("rd"),
         },
-        items: items.iter().map(|(i, v)| (text(i), *v)).collect(),
+        items: items.iter().map(|(i, v)| (text(i), (*v).into())).collect(),
     }
 }
 
@@ -171,7 +172,7 @@ async fn a_score_of_other_tensors_or_impossible_values_is_refused_whole() {
         with(|s| s.round = RoundNumber(77)),
         with(|s| s.inputs.seed = "08".repeat(32)),
         with(|s| s.inputs.pack_digest = "other".to_owned()),
-        with(|s| s.items.push(("not drawn".to_owned(), 0.5))),
+        with(|s| s.items.push(("not drawn".to_owned(), 0.5.into()))),
         with(|s| s.era_id = "unknown".to_owned()),
     ];
     for bad in bad {
@@ -256,4 +257,67 @@ async fn a_round_is_drawn_once() {
         reader.round(&era.era_id, RoundNumber(5)).await.unwrap(),
         None
     );
+}
+
+#[tokio::test]
+async fn rounds_lengths_and_first_commitments_come_back_for_the_ranking() {
+    let f = fixture();
+    let era = with_rounds(&f.store).await;
+    let id = recorded(&f.store, 1, 5).await;
+    let mut first = score(&era, 0, &[("i1", 0.5), ("i2", 1.0)]);
+    first.items[0].1.lengths = Some(Lengths {
+        reply: 120,
+        reference: 80,
+    });
+    first.items[1].1.bucket = Bucket::Anchor;
+    run_through(&f.store, 20, first.clone()).await;
+    f.store.rescore(vec![id], 30).await.unwrap();
+    run_through(&f.store, 40, score(&era, 1, &[("i3", 0.25)])).await;
+    // The same hotkey commits the same tensors again.
+    let again = recorded(&f.store, 1, 900).await;
+    run_through(&f.store, 60, score(&era, 1, &[("i3", 0.75)])).await;
+
+    let reader = f.store.reader();
+    let shown = reader.shown(&era.era_id, 2).await.unwrap();
+    assert_eq!(shown.len(), 2);
+    assert_eq!(
+        (shown[0].submission.id, shown[1].submission.id),
+        (id, again)
+    );
+    assert_eq!(
+        shown[0].rounds,
+        [
+            (RoundNumber(0), first.items),
+            (RoundNumber(1), vec![("i3".to_owned(), 0.25.into())]),
+        ]
+    );
+    assert_eq!(
+        (shown[0].since, shown[1].since),
+        (BlockNumber(5), BlockNumber(5))
+    );
+    assert_eq!(shown[1].submission.commit_block, BlockNumber(900));
+    let newest = reader.shown(&era.era_id, 1).await.unwrap();
+    assert!(
+        newest
+            .iter()
+            .all(|s| s.rounds.len() == 1 && s.rounds[0].0 == RoundNumber(1))
+    );
+    assert_eq!(
+        reader.scored_in(&era.era_id, RoundNumber(0)).await.unwrap(),
+        [id]
+    );
+    assert!(reader.newest_score().await.unwrap().is_some());
+
+    assert_eq!(reader.standing(&era.era_id).await.unwrap(), None);
+    for block in [7, 8] {
+        let standing = Standing {
+            block: BlockNumber(block),
+            ranking: json!({"places": []}),
+        };
+        f.store
+            .put_standing(era.era_id.clone(), standing.clone(), 70)
+            .await
+            .unwrap();
+        assert_eq!(reader.standing(&era.era_id).await.unwrap(), Some(standing));
+    }
 }

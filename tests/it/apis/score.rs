@@ -11,8 +11,8 @@ use assay::incentive::{Rejection, RejectionCode};
 use assay::score_api;
 use assay::store::{
     Admission, Advance, Ask, EraRecord, Lease, ModelFacts, NewIntent, NewScore, NewSubmission,
-    Opened, Outcome, RetryPolicy, Round, ScoreInputs, SignedState, Stage, Store, WeightState,
-    WorkerId,
+    Opened, Outcome, RetryPolicy, Round, ScoreInputs, SignedState, Stage, Standing, Store,
+    WeightState, WorkerId,
 };
 use serde_json::{Value, json};
 
@@ -58,7 +58,9 @@ fn submission(key: u8, repo: &str, admission: Admission) -> NewSubmission {
 }
 
 fn score(value: f64) -> NewScore {
-    let items = (0..64).map(|i| (format!("{i:064x}"), value)).collect();
+    let items = (0..64)
+        .map(|i| (format!("{i:064x}"), value.into()))
+        .collect();
     NewScore {
         era_id: hex(0xe1),
         round: RoundNumber(3),
@@ -243,6 +245,57 @@ async fn the_answers_keep_their_shape() {
     ] {
         insta::assert_json_snapshot!(name, body(&server, path).await);
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_ranking_is_shown_with_its_ties() {
+    let seeded = Seeded::full().await;
+    let place = |submission: i64, value: f64, group: u32, challenge: Value| {
+        json!({
+            "submission": submission,
+            "controlled": {"value": value, "standard_error": 0.01, "items": 128},
+            "rounds": 2, "group": group, "fresh_only": submission == 1,
+            "win_rate": null, "challenge": challenge,
+        })
+    };
+    let challenge = json!({"lead": -0.01, "needed": 0.04, "open": true});
+    let standing = Standing {
+        block: BlockNumber(1300),
+        ranking: json!({"places": [
+            place(3, 0.70, 1, Value::Null),
+            place(2, 0.69, 1, challenge),
+            place(1, 0.50, 2, json!({"lead": -0.2, "needed": 0.04, "open": false})),
+        ]}),
+    };
+    seeded
+        .store
+        .put_standing(hex(0xe1), standing, NOW)
+        .await
+        .unwrap();
+    let server = seeded.serve().await;
+    let board = body(&server, "v1/leaderboard").await;
+    assert_eq!(board["ranked_at_block"], 1300);
+    let order: Vec<_> = board["leaderboard"].as_array().unwrap().iter().collect();
+    let ids: Vec<_> = order
+        .iter()
+        .map(|l| l["submission"]["id"].as_i64().unwrap())
+        .collect();
+    assert_eq!(ids, [3, 2, 1], "by the ranking, not by the last score");
+    assert_eq!(order[1]["standing"]["group"], 1);
+
+    let html = server.get("", &[]).await.text().await.unwrap();
+    for text in [
+        "champion",
+        "0.690 ± 0.020",
+        "over 2 rounds",
+        "lead -0.010, needs +0.040 for the title",
+        "open: scored again next round",
+        "knows old items: only fresh ones count",
+    ] {
+        assert!(html.contains(text), "{text}");
+    }
+    assert_eq!(html.matches("statistically tied, group 1 of 2").count(), 2);
     server.stop().await;
 }
 

@@ -9,8 +9,8 @@ use assay::bittensor::{
 use assay::chain::{ChainClient, ChainSettings, Endpoint};
 use assay::devchain::{DevChain, Genesis, Options, Sealing};
 use assay::incentive::Era;
-use assay::incentive::era::RankingRule;
-use assay::incentive::ranking::{Contender, rank};
+use assay::incentive::era::{RankingRule, RunnersUp};
+use assay::incentive::ranking::{Contender, Evidence, rank};
 use assay::incentive::score::ItemScores;
 use assay::incentive::weights::{WeightVector, allocate};
 use assay::service::Watcher;
@@ -76,6 +76,7 @@ fn era() -> Era {
     era.incentive.burn_share = 0.2;
     if let RankingRule::Champion(rule) = &mut era.incentive.ranking {
         rule.shares = vec![0.6, 0.3, 0.1];
+        rule.runners_up = RunnersUp::Score;
     }
     era
 }
@@ -167,7 +168,10 @@ async fn store(dir: &std::path::Path, era: &Era) -> Store {
                 tensor_digest: format!("sha256:{}", hex(3)),
                 replies_digest: hex(5),
             },
-            items: items(value),
+            items: items(value)
+                .into_iter()
+                .map(|(id, v)| (id, v.into()))
+                .collect(),
         };
         take(&store, Stage::Judge, Outcome::Scored(Box::new(score))).await;
     }
@@ -179,9 +183,14 @@ fn expected(snapshot: &SubnetSnapshot, era: &Era) -> WeightVector {
     let contenders = contenders().map(|(hotkey, value)| Contender {
         hotkey,
         commit_block: BlockNumber(0),
-        items: ItemScores::new(items(value)).unwrap(),
+        since: BlockNumber(0),
+        evidence: vec![Evidence {
+            round: RoundNumber(3),
+            items: ItemScores::new(items(value)).unwrap(),
+        }],
+        duels: Vec::new(),
     });
-    let ranking = rank(&contenders, &era.incentive.ranking, snapshot.at.number);
+    let ranking = rank(&contenders, era, snapshot.at.number);
     allocate(&ranking, snapshot, era).unwrap()
 }
 
