@@ -36,6 +36,9 @@ pub struct ScoringRules {
     pub image: String,
     /// The judge's exact model.
     pub judge: String,
+    /// The exact model, of another maker at best, that reads a sample as well; none for no check.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub second_judge: Option<String>,
     /// Version of the judge's prompt.
     pub prompt_version: u32,
     /// Length of a round in blocks.

@@ -1,5 +1,7 @@
 //! The judge stage: replies in, a score out, while the scorers already work on the next model.
 
+mod batch;
+mod hidden;
 mod session;
 
 use super::artifacts::Artifacts;
@@ -10,16 +12,16 @@ use crate::bittensor::BlockNumber;
 use crate::clock::now_ms;
 use crate::dataset::{Item, Role};
 use crate::fault::{Fault, Party};
-use crate::incentive::score::{self, ItemScore, ItemScores, ItemVerdict, Lengths};
+use crate::incentive::{Era, ItemScores};
 use crate::scoring::judge::spend::Meter;
-use crate::scoring::judge::{
-    Judge, JudgeItem, JudgedItem, PROMPT_VERSION, Preference, Turn, Verdict,
-};
+use crate::scoring::judge::{Judge, JudgeItem, PROMPT_VERSION, Turn};
 use crate::shutdown::Shutdown;
-use crate::store::{Lease, NewScore, Outcome, ScoreInputs, Stage, Store};
+use crate::store::{self, Lease, NewScore, Outcome, ScoreInputs, Stage, Store};
 use assay_protocol::Reply;
+use batch::{Batch, Judged, Report};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use hidden::Draw;
 use session::{Session, Trouble};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
@@ -65,7 +67,7 @@ impl Work for Judging {
         async move {
             match self.score(lease, stop).await {
                 _ if stop.is_triggered() => None,
-                Ok(score) => Some(Outcome::Scored(Box::new(score))),
+                Ok(outcome) => Some(outcome),
                 Err(Trouble::Failed(fault)) => Some(Outcome::Failed(fault)),
                 Err(Trouble::Held(fault)) => self.hold(lease, fault, stop).await,
             }
@@ -93,101 +95,99 @@ impl Judging {
         None
     }
 
-    async fn score(&self, lease: &Lease, stop: &Shutdown) -> Result<NewScore, Trouble> {
+    async fn score(&self, lease: &Lease, stop: &Shutdown) -> Result<Outcome, Trouble> {
         let replied: Replied = payload(lease)?;
         let drawn = self.rounds.drawn(&replied.era_id, replied.round).await?;
         let replies = self.replies(&replied.replies_sha256).await?;
         let items = judge_items(&drawn, replies)?;
-        let model = self.judge_model(&replied.era_id)?;
-        let judge = self
-            .judges
-            .by_model
-            .get(model)
-            .ok_or_else(|| no_judge(model))?;
-        let batch = format!(
+        let rules = &self.era(&replied.era_id)?.scoring;
+        let name = format!(
             "{}:{}:{}",
             lease.submission.id, replied.era_id, replied.round
         );
-        let session = Session {
-            store: &self.store,
-            meter: &self.judges.meter,
-            judge,
-            batch: &batch,
-            stop,
+        let rival = self.rival(lease, &replied).await?;
+        let second = rules.second_judge.as_deref().map(|model| self.judge(model));
+        let batch = Batch {
+            session: Session {
+                store: &self.store,
+                meter: &self.judges.meter,
+                judge: self.judge(&rules.judge)?,
+                batch: &name,
+                stop,
+            },
+            second: second.transpose()?,
+            rules,
+            draw: Draw {
+                seed: &drawn.round.seed,
+                batch: &name,
+            },
+            rival: rival.as_ref(),
         };
-        let judged = session.judge(&items).await?;
+        let (judged, alarm) = batch.run(&items).await?;
+        if let Some(alarm) = alarm {
+            tracing::error!(submission = %lease.submission.id, %alarm, "two judges disagree");
+            let recorded = self.store.record_fault(None, alarm, now_ms()).await;
+            recorded.map_err(store_fault)?;
+        }
         self.store
-            .prove_verdicts(&batch)
+            .prove_verdicts(&name)
             .await
             .map_err(store_fault)?;
-        let lengths: HashMap<&str, Lengths> = items
-            .iter()
-            .map(|item| (item.id.as_str(), Lengths::of(&item.reply, &item.reference)))
-            .collect();
-        let values = judged.iter().map(|item| {
-            let score = ItemScore {
-                lengths: lengths.get(item.id.as_str()).copied(),
-                ..item_verdict(item).value().into()
-            };
-            (item.id.clone(), score)
-        });
-        let broken = |e| Fault::permanent(Party::Node, "ITEM_SCORES", e);
-        let items = ItemScores::new(values).map_err(broken)?;
-        Ok(self.new_score(&replied, &drawn, &items, model))
+        match judged {
+            Judged::Rejected(rejection) => Ok(Outcome::Rejected(rejection)),
+            Judged::Scores(values, report) => {
+                let broken = |e| Fault::permanent(Party::Node, "ITEM_SCORES", e);
+                let items = ItemScores::new(values).map_err(broken)?;
+                let score = new_score(&replied, &drawn, &items, &report, &rules.judge);
+                Ok(Outcome::Scored(Box::new(score)))
+            }
+        }
     }
 
-    /// The judge that an era names.
-    fn judge_model(&self, era_id: &str) -> Result<&str, Fault> {
+    fn era(&self, era_id: &str) -> Result<&Era, Fault> {
         let era = self
             .rounds
             .eras
             .iter()
             .find(|era| era.id().to_string() == era_id);
-        let gone = || {
+        era.ok_or_else(|| {
             let what = format!("era {era_id} is not in the configuration; put it back");
             Fault::permanent(Party::Node, "ERA_UNKNOWN", what)
-        };
-        Ok(&era.ok_or_else(gone)?.scoring.judge)
+        })
     }
 
-    fn new_score(
+    fn judge(&self, model: &str) -> Result<&Judge, Fault> {
+        let judge = self.judges.by_model.get(model);
+        judge.map(|judge| &**judge).ok_or_else(|| {
+            let what =
+                format!("no judge.provider offers {model}; add one and requeue the submission");
+            Fault::permanent(Party::Node, "NO_JUDGE", what)
+        })
+    }
+
+    /// Item values of the best model that was committed earlier and has its score of this round:
+    /// who has no hope against it will not win the title.
+    async fn rival(
         &self,
+        lease: &Lease,
         replied: &Replied,
-        drawn: &Drawn,
-        items: &ItemScores,
-        judge: &str,
-    ) -> NewScore {
-        let score = items.score();
-        NewScore {
-            era_id: replied.era_id.clone(),
-            round: replied.round,
-            value: score.value,
-            standard_error: score.standard_error,
-            gates: replied.gates.clone(),
-            inputs: ScoreInputs {
-                image_id: replied
-                    .image_id
-                    .clone()
-                    .unwrap_or_else(|| "none".to_owned()),
-                runner: if replied.image_id.is_some() {
-                    "docker"
-                } else {
-                    "process"
-                }
-                .to_owned(),
-                engine: replied.engine.clone(),
-                pack_digest: drawn.round.pack_digest.clone(),
-                seed: hex::encode(drawn.round.seed),
-                judge_id: judge.to_owned(),
-                prompt_version: PROMPT_VERSION.to_owned(),
-                tensor_digest: replied.tensor_digest.clone(),
-                replies_digest: format!("sha256:{}", replied.replies_sha256),
-            },
-            items: items
-                .details()
-                .map(|(id, item)| (id.to_owned(), *item))
-                .collect(),
-        }
+    ) -> Result<Option<HashMap<String, f64>>, Fault> {
+        let reader = self.store.reader();
+        let scored = reader.scored(&replied.era_id).await.map_err(store_fault)?;
+        let own = &lease.submission;
+        let earlier = |other: &store::Submission| {
+            (other.commit_block, other.hotkey) < (own.commit_block, own.hotkey)
+        };
+        let best = scored
+            .into_iter()
+            .filter(|s| s.score.round == replied.round && earlier(&s.submission))
+            .max_by(|a, b| a.score.value.total_cmp(&b.score.value));
+        let Some(best) = best else { return Ok(None) };
+        let items = reader
+            .item_scores(best.score.id)
+            .await
+            .map_err(store_fault)?;
+        Ok(Some(items.into_iter().collect()))
     }
 
     /// The kept replies, checked against the digest they are kept under.
@@ -214,9 +214,48 @@ impl Judging {
     }
 }
 
-fn no_judge(model: &str) -> Fault {
-    let what = format!("no judge.provider offers {model}; add one and requeue the submission");
-    Fault::permanent(Party::Node, "NO_JUDGE", what)
+fn new_score(
+    replied: &Replied,
+    drawn: &Drawn,
+    items: &ItemScores,
+    report: &Report,
+    judge: &str,
+) -> NewScore {
+    let score = items.score();
+    let mut gates = replied.gates.clone();
+    if let Some(gates) = gates.as_object_mut() {
+        let report = serde_json::to_value(report).unwrap_or_default();
+        gates.insert("judging".to_owned(), report);
+    }
+    let runner = match replied.image_id {
+        Some(_) => "docker",
+        None => "process",
+    };
+    NewScore {
+        era_id: replied.era_id.clone(),
+        round: replied.round,
+        value: score.value,
+        standard_error: score.standard_error,
+        gates,
+        inputs: ScoreInputs {
+            image_id: replied
+                .image_id
+                .clone()
+                .unwrap_or_else(|| "none".to_owned()),
+            runner: runner.to_owned(),
+            engine: replied.engine.clone(),
+            pack_digest: drawn.round.pack_digest.clone(),
+            seed: hex::encode(drawn.round.seed),
+            judge_id: judge.to_owned(),
+            prompt_version: PROMPT_VERSION.to_owned(),
+            tensor_digest: replied.tensor_digest.clone(),
+            replies_digest: format!("sha256:{}", replied.replies_sha256),
+        },
+        items: items
+            .details()
+            .map(|(id, item)| (id.to_owned(), *item))
+            .collect(),
+    }
 }
 
 fn judge_items(drawn: &Drawn, replies: Vec<Reply>) -> Result<Vec<JudgeItem>, Fault> {
@@ -259,23 +298,5 @@ fn context(item: &Item) -> Vec<Turn> {
         .collect()
 }
 
-fn item_verdict(judged: &JudgedItem) -> ItemVerdict {
-    ItemVerdict {
-        miner_first: rule_verdict(&judged.reply_first),
-        reference_first: rule_verdict(&judged.reference_first),
-    }
-}
-
-fn rule_verdict(verdict: &Verdict) -> score::Verdict {
-    let side = |preference: Preference| match preference {
-        Preference::Reply => score::Preference::Win,
-        Preference::Tie => score::Preference::Tie,
-        Preference::Reference => score::Preference::Loss,
-    };
-    score::Verdict {
-        realism: side(verdict.realism),
-        entertainment: side(verdict.entertainment),
-        coherency: side(verdict.coherency),
-        addresses_judge: verdict.reply_addresses_judge,
-    }
-}
+#[cfg(test)]
+mod tests;

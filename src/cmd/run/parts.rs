@@ -81,6 +81,18 @@ fn check_judge(config: &Validator) -> Result<(), Failure> {
     };
     let prompt = format!("assay-judge/{}", era.scoring.prompt_version);
     let named = |model: &String| config.judge.providers.iter().any(|p| p.model == *model);
+    if let Some(second) = era
+        .scoring
+        .second_judge
+        .as_ref()
+        .filter(|model| !named(model))
+    {
+        return Err(Failure::usage(format_args!(
+            "the era from block {} has {second} as its second judge, but no judge.provider offers that \
+             model; add one",
+            era.from_block
+        )));
+    }
     if !named(&era.scoring.judge) || prompt != PROMPT_VERSION {
         return Err(Failure::usage(format_args!(
             "the era from block {} is judged by {} with prompt {prompt}, but no judge.provider offers \

@@ -68,6 +68,12 @@ impl Session<'_> {
         Ok(judged?)
     }
 
+    /// Forgets the batch's verdicts, for its judge cannot be believed. Returns how many there were.
+    pub(super) async fn forget(&self) -> Result<usize, Fault> {
+        let forgotten = self.store.forget_verdicts(self.batch);
+        forgotten.await.map_err(store_fault)
+    }
+
     async fn known(&self, items: &[JudgeItem]) -> Result<Verdicts, Fault> {
         let keys = self.judge.keys(items).into_iter();
         let keys: HashMap<String, ContentKey> = keys.map(|key| (key.to_string(), key)).collect();
