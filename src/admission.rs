@@ -10,6 +10,7 @@ mod header;
 mod index;
 mod json;
 mod scan;
+mod sketch;
 mod stop_ids;
 pub mod template;
 mod tensors;
@@ -22,6 +23,7 @@ pub use config::gemma::Gemma;
 pub use config::rope::{Rope, RopeScaling};
 pub use config::{ModelConfig, ModelDtype};
 pub use header::{Dtype, Header, TensorInfo};
+pub use sketch::sketch;
 pub use tokenizer::{TokenizerFacts, check as check_tokenizer};
 
 use crate::fault::{Fault, Party};
@@ -40,6 +42,9 @@ pub struct Verified {
     pub config: ModelConfig,
     /// Every tensor with its digest, ordered by name.
     pub tensors: Vec<TensorEntry>,
+    /// Digest of each tensor's values rounded to bf16, names and shapes left out, in the order of the
+    /// files: what [`sketch()`] keeps.
+    pub values: Vec<[u8; 16]>,
     /// Digest of `tensors`; the same for the same weights, however they are cut into files.
     pub tensor_digest: String,
     /// Number of parameters.
@@ -149,10 +154,12 @@ pub fn verify_on(
         index::check(&read(folder, &file.path)?, &headers)?;
         rewritten.push(("model.safetensors.index.json", index::rewrite(&headers)));
     }
-    let mut tensors = scan::scan(folder, &headers, cores)?;
+    let scanned = scan::scan(folder, &headers, cores)?.into_iter();
+    let (mut tensors, values): (Vec<TensorEntry>, Vec<[u8; 16]>) = scanned.unzip();
     let weights = files.weights.iter().map(|f| f.path.clone());
     Ok(Verified {
         tensor_digest: tensor_digest(&mut tensors),
+        values,
         param_count: headers.iter().map(|(_, h)| h.param_count()).sum(),
         tensors,
         config,

@@ -1,6 +1,7 @@
 //! The subnet's rules. Pure: no I/O, clock, randomness or logging.
 
 pub mod architecture;
+pub mod copies;
 pub mod duplicates;
 pub mod early_stop;
 pub mod eligibility;

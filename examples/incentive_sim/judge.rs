@@ -6,6 +6,7 @@
 //! chosen so that 12 % of verdicts are ties and the standard errors of a difference over 512 items
 //! are near those measured for such judges: 0.0205 paired, 0.026 unpaired.
 
+use assay::incentive::copies::Behaviour;
 use assay::incentive::score::{Bucket, ItemScore, Lengths};
 use assay::incentive::statistics::normal_quantile;
 use assay::incentive::{ItemVerdict, Preference, Verdict};
@@ -44,10 +45,29 @@ pub(crate) struct Model {
     /// Mean of ln(reply length / reference length).
     pub(crate) wordiness: f64,
     pub(crate) trick: Trick,
-    /// The model it was copied from, and the share of replies that came out the same.
-    pub(crate) copied: Option<(Arc<Model>, f64)>,
+    /// The model it was made from, and how much of it is left.
+    pub(crate) source: Option<(Arc<Model>, Change)>,
+    /// [`Model::behaviour`], made once.
+    pub(crate) probed: OnceLock<Behaviour>,
     /// [`latent_quality`], computed once.
     pub(crate) latent: OnceLock<f64>,
+}
+
+/// What was done to a model.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Change {
+    /// Mean difference of log-probabilities, in nats per token.
+    pub(crate) nats: f64,
+    /// Its bytes were changed at all.
+    pub(crate) bytes: bool,
+}
+
+impl Change {
+    /// The share of greedy replies that come out the same. Of the table in `docs/incentive.md`: at
+    /// 0.016 nats the likeliest token is another one in 2.2 % of places; replies have about 100.
+    fn same_replies(self) -> f64 {
+        (1.0 - 0.022 * (self.nats / 0.016)).max(0.0).powi(100)
+    }
 }
 
 /// SplitMix64 over a few words: the same inputs give the same draw, in any order of asking.
@@ -85,12 +105,40 @@ pub(crate) struct Asked {
 impl Model {
     /// The model that really wrote the reply to an item, down the chain of copies.
     fn author(&self, at: Asked) -> &Self {
-        match &self.copied {
-            Some((source, same)) if uniform(&[self.id, at.round, at.item, 77]) < *same => {
+        match &self.source {
+            Some((source, change))
+                if uniform(&[self.id, at.round, at.item, 77]) < change.same_replies() =>
+            {
                 source.author(at)
             }
             _ => self,
         }
+    }
+
+    /// Log-probabilities of the probes: the source's, as far as the change left them. Two models that
+    /// have nothing in common differ by about 0.3 nats, as independent fine-tunes do.
+    pub(crate) fn behaviour(&self) -> &Behaviour {
+        self.probed.get_or_init(|| {
+            let root = Self::own_behaviour(0, 1.0);
+            let (from, nats) = match &self.source {
+                Some((source, change)) => (source.behaviour(), change.nats),
+                None => (&root, 0.2),
+            };
+            // The mean absolute value of a normal number is √(2/π) of its standard deviation.
+            let own = Self::own_behaviour(self.id, nats * std::f64::consts::FRAC_PI_2.sqrt());
+            let sum = |((id, a), (_, b)): ((&str, &[f32]), (&str, &[f32]))| {
+                let sum = a.iter().zip(b).map(|(a, b)| a + b).collect();
+                (id.to_owned(), sum)
+            };
+            Behaviour::new(from.probes().zip(own.probes()).map(sum))
+        })
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+    fn own_behaviour(id: u64, size: f64) -> Behaviour {
+        let token = |probe: u64, at: u64| (size * normal(hash(&[id, probe, at]), 50)) as f32;
+        let probe = |p: u64| (format!("{p:02}"), (0..40).map(|t| token(p, t)).collect());
+        Behaviour::new((0..64).map(probe))
     }
 
     /// Names the reply: equal for two models exactly when they wrote the same.

@@ -48,6 +48,7 @@ pub(crate) fn newcomer(model: &Model, block: u64) -> Contender {
         since: BlockNumber(block),
         evidence: Vec::new(),
         duels: Vec::new(),
+        near: Vec::new(),
     }
 }
 
@@ -107,7 +108,7 @@ impl Judge {
                 differences.push(answer.1.value - champion[item].1.value);
                 judged.push(answer);
             }
-            if look(&differences, ITEMS, margin, rule) != Look::GoOn {
+            if look(&differences, ITEMS, margin, rule) == Look::Hopeless {
                 break;
             }
         }

@@ -1,6 +1,6 @@
 //! Who commits what, round by round. The same seed gives the same population.
 
-use super::judge::{Model, Trick, hash, uniform};
+use super::judge::{Change, Model, Trick, hash, uniform};
 use std::sync::{Arc, OnceLock};
 
 /// What a miner is after.
@@ -16,6 +16,9 @@ pub(crate) enum Kind {
     NoiseCopier,
     /// Slightly changed copies of the champion, one each round, waiting for luck.
     Resubmitter,
+    /// The same by one who knows the thresholds: changed by no more than it takes to pass for another
+    /// model, a merge or a touch of training that makes nothing better.
+    Evader,
     /// Commits anything, and puts the champion's files there later.
     Sleeper,
     /// Works on the judge instead of the user.
@@ -25,12 +28,13 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Improver,
         Self::Beginner,
         Self::ExactCopier,
         Self::NoiseCopier,
         Self::Resubmitter,
+        Self::Evader,
         Self::Sleeper,
         Self::JudgeHacker,
         Self::LengthGamer,
@@ -39,7 +43,11 @@ impl Kind {
     pub(crate) fn copies(self) -> bool {
         matches!(
             self,
-            Self::ExactCopier | Self::NoiseCopier | Self::Resubmitter | Self::Sleeper
+            Self::ExactCopier
+                | Self::NoiseCopier
+                | Self::Resubmitter
+                | Self::Evader
+                | Self::Sleeper
         )
     }
 
@@ -50,6 +58,7 @@ impl Kind {
             Self::ExactCopier => "exact copier",
             Self::NoiseCopier => "noise copier",
             Self::Resubmitter => "best-of-k resubmitter",
+            Self::Evader => "evading resubmitter",
             Self::Sleeper => "sleeper",
             Self::JudgeHacker => "judge hacker",
             Self::LengthGamer => "length gamer",
@@ -68,13 +77,14 @@ pub(crate) struct Miner {
 }
 
 /// Chance of one newcomer of each kind in a round; weak models come in twos.
-const ARRIVALS: [(Kind, f64); 9] = [
+const ARRIVALS: [(Kind, f64); 10] = [
     (Kind::Improver, 0.7),
     (Kind::Beginner, 1.0),
     (Kind::Beginner, 1.0),
     (Kind::ExactCopier, 1.0),
     (Kind::NoiseCopier, 0.7),
     (Kind::Resubmitter, 1.0),
+    (Kind::Evader, 0.3),
     (Kind::Sleeper, 0.3),
     (Kind::JudgeHacker, 0.4),
     (Kind::LengthGamer, 0.4),
@@ -99,28 +109,42 @@ pub(crate) fn own(id: u64, quality: f64) -> Model {
         quality,
         wordiness: 0.0,
         trick: Trick::Honest,
-        copied: None,
+        source: None,
+        probed: OnceLock::new(),
         latent: OnceLock::new(),
     }
 }
 
 fn miner(kind: Kind, id: u64, champion: &Arc<Model>) -> Miner {
     let draw = |salt: u64| uniform(&[id, salt]);
-    let copy = |same: f64, loss: f64| Model {
-        quality: champion.quality - loss,
-        copied: Some((Arc::clone(champion), same)),
+    let made = |nats: f64, quality: f64| Model {
+        quality: quality.clamp(0.05, 0.95),
+        source: Some((Arc::clone(champion), Change { nats, bytes: true })),
         ..own(id, 0.0)
     };
+    let exact = || Model {
+        source: Some((
+            Arc::clone(champion),
+            Change {
+                nats: 0.0,
+                bytes: false,
+            },
+        )),
+        ..own(id, champion.quality)
+    };
     let model = match kind {
-        // Between 6 points worse and 8 better, less where there is little left to gain.
+        // Between 6 points worse and 8 better, less where there is little left to gain; trained on from
+        // the champion, a little or a lot.
         Kind::Improver => {
             let gain = (draw(1) * 0.14 - 0.06) * ((0.85 - champion.quality) / 0.45).max(0.0);
-            own(id, (champion.quality + gain).clamp(0.05, 0.95))
+            made(0.05 + 0.25 * draw(2), champion.quality + gain)
         }
         Kind::Beginner => own(id, 0.05 + 0.25 * draw(1)),
-        Kind::ExactCopier => copy(1.0, 0.0),
-        Kind::NoiseCopier => copy(0.8, 0.01 * draw(1)),
-        Kind::Resubmitter => copy(0.3, 0.0),
+        Kind::ExactCopier => exact(),
+        // 0.1 to 5 % of noise in the weights.
+        Kind::NoiseCopier => made(0.0003 * 50f64.powf(draw(1)), champion.quality),
+        Kind::Resubmitter => made(0.001 + 0.039 * draw(1), champion.quality),
+        Kind::Evader => made(0.036 + 0.114 * draw(1), champion.quality),
         Kind::Sleeper => own(id, 0.08),
         Kind::JudgeHacker => hacker(id, draw(1)),
         Kind::LengthGamer => Model {
@@ -130,7 +154,7 @@ fn miner(kind: Kind, id: u64, champion: &Arc<Model>) -> Miner {
     };
     let pinned = Arc::new(model);
     let head = match kind {
-        Kind::Sleeper => Arc::new(copy(1.0, 0.0)),
+        Kind::Sleeper => Arc::new(exact()),
         _ => Arc::clone(&pinned),
     };
     Miner { kind, pinned, head }

@@ -4,6 +4,7 @@ use super::judge::{Asked, Model, hash};
 use super::node::{self, Judge, Judged, ROUND_BLOCKS};
 use super::population::{Kind, Miner, newcomers, own};
 use assay::bittensor::{BlockNumber, Hotkey};
+use assay::incentive::copies::{self, Kinship, Likeness};
 use assay::incentive::duplicates::{self, Claim};
 use assay::incentive::origin::{compute_wins, judge_win_rate, softmax};
 use assay::incentive::ranking::{Contender, Ranking, rank};
@@ -28,6 +29,8 @@ pub(crate) struct Season {
     /// Copies that came to be scored beside the champion, and how many of them took its title.
     pub(crate) tries: u64,
     pub(crate) false_titles: u64,
+    /// Honest models that were taken for copies.
+    pub(crate) accused: u64,
     /// Quality of the last champion.
     pub(crate) quality: f64,
 }
@@ -43,6 +46,28 @@ impl Season {
             .map(|(_, s)| s)
             .sum();
         part / total
+    }
+
+    /// Several seasons as one.
+    fn plus(mut self, other: Self) -> Self {
+        for (kind, share) in other.emission {
+            *self.emission.entry(kind).or_default() += share;
+        }
+        Self {
+            emission: self.emission,
+            calls: self.calls + other.calls,
+            fixed_calls: self.fixed_calls + other.fixed_calls,
+            tries: self.tries + other.tries,
+            false_titles: self.false_titles + other.false_titles,
+            accused: self.accused + other.accused,
+            quality: self.quality.max(other.quality),
+        }
+    }
+
+    /// `n` seasons with seeds of their own, together.
+    pub(crate) fn several(n: u64, seed: u64, play: impl Fn(u64) -> Self) -> Self {
+        let all = (0..n).map(|i| play(hash(&[seed, i, 8])));
+        all.fold(Self::default(), Self::plus)
     }
 }
 
@@ -65,6 +90,8 @@ struct Node<'a> {
     world: u64,
     field: HashMap<Hotkey, Entry>,
     claims: Vec<(u64, Claim)>,
+    /// Whose behaviour is known in the present round.
+    probed: Vec<Hotkey>,
     ranking: Ranking,
     titled: HashSet<Hotkey>,
     season: Season,
@@ -77,6 +104,7 @@ pub(crate) fn play(era: &Era, seed: u64, rounds: u64) -> Season {
         world: hash(&[seed, 1]),
         field: HashMap::new(),
         claims: Vec::new(),
+        probed: Vec::new(),
         ranking: Ranking::default(),
         titled: HashSet::new(),
         season: Season::default(),
@@ -156,6 +184,7 @@ impl Node<'_> {
         self.season.fixed_calls += fixed(leaders.len());
         let mut judge = Judge::new(self.world, round);
         let champion = self.ranking.champion;
+        self.probed = champion.into_iter().collect();
         let champion = champion.map(|hotkey| {
             let entry = &self.field[&hotkey];
             (hotkey, judge.whole(&entry.model), entry.contender.since.0)
@@ -183,6 +212,12 @@ impl Node<'_> {
         champion: Option<(&Judged, u64)>,
     ) {
         let model = Arc::clone(&self.field[&hotkey].model);
+        if self.is_copy(hotkey) {
+            self.field.remove(&hotkey);
+            return;
+        }
+        // Who is older than the champion has nobody to be hopeless against.
+        let champion = champion.filter(|(_, since)| *since < self.field[&hotkey].contender.since.0);
         let judged = match champion {
             Some((judged, since)) => {
                 let age = round * ROUND_BLOCKS - since;
@@ -198,6 +233,46 @@ impl Node<'_> {
         let new = entry.contender.evidence.is_empty();
         self.season.tries += u64::from(new && entry.kind.copies());
         self.record(hotkey, round, &judged);
+    }
+
+    /// Whether a model behaves like one that was committed earlier; notes to whom it is near.
+    fn is_copy(&mut self, hotkey: Hotkey) -> bool {
+        let entry = &self.field[&hotkey];
+        let claim = |entry: &Entry| Claim {
+            block: entry.contender.since,
+            hotkey: entry.contender.hotkey,
+        };
+        let mine = claim(entry);
+        let found: Vec<(Claim, Likeness)> = self
+            .probed
+            .iter()
+            .filter_map(|other| self.field.get(other))
+            .filter(|other| claim(other) < mine)
+            .filter_map(|other| {
+                let likeness = entry
+                    .model
+                    .behaviour()
+                    .beside(other.model.behaviour(), &self.era.copies)?;
+                Some((claim(other), likeness))
+            })
+            .collect();
+        let new = entry.contender.evidence.is_empty();
+        let copies = entry.kind.copies();
+        if copies::check(&mine, &found).is_err() {
+            self.season.tries += u64::from(new && copies);
+            self.season.accused += u64::from(!copies);
+            return true;
+        }
+        let near = found
+            .iter()
+            .filter(|(_, l)| l.kinship == Kinship::Near)
+            .map(|(other, _)| other.hotkey);
+        let near: Vec<Hotkey> = near.collect();
+        if let Some(entry) = self.field.get_mut(&hotkey) {
+            entry.contender.near.extend(near);
+        }
+        self.probed.push(hotkey);
+        false
     }
 
     fn record(&mut self, hotkey: Hotkey, round: u64, judged: &Judged) {
@@ -234,8 +309,8 @@ fn fixed(models: usize) -> u64 {
 
 /// What `weights_key` would say: equal for the same files.
 fn weights(model: &Model) -> u64 {
-    match &model.copied {
-        Some((source, same)) if *same >= 1.0 => weights(source),
+    match &model.source {
+        Some((source, change)) if !change.bytes => weights(source),
         _ => model.id,
     }
 }

@@ -2,6 +2,7 @@
 //! tensor is a unit of work of its own, so that one large file keeps all cores busy as well.
 
 use super::header::{Dtype, Header, TensorInfo};
+use super::sketch::rounded;
 use super::{AdmissionError, StreamError, open, reject, unreadable};
 use crate::incentive::RejectionCode;
 use assay_protocol::TensorEntry;
@@ -25,15 +26,17 @@ struct Unit<'a> {
     offset: u64,
 }
 
-type Found = Result<TensorEntry, AdmissionError>;
+type Scanned = (TensorEntry, [u8; 16]);
+type Found = Result<Scanned, AdmissionError>;
 
-/// Reads the data of every tensor, once, on so many threads. Of several violations the first in the
+/// Reads the data of every tensor, once, on so many threads: its digest, and that of its values rounded
+/// to bf16. Of several violations the first in the
 /// order of `headers` is returned, whatever the threads do.
 pub(super) fn scan(
     folder: &Path,
     headers: &[(String, Header)],
     cores: NonZeroUsize,
-) -> Result<Vec<TensorEntry>, AdmissionError> {
+) -> Result<Vec<Scanned>, AdmissionError> {
     let shards = open_all(folder, headers)?;
     let units = units(headers, &shards);
     let (next, broken) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -103,27 +106,38 @@ fn run(units: &[Unit<'_>], next: &AtomicUsize, broken: &AtomicBool) -> Vec<(usiz
     found
 }
 
-fn scan_tensor(unit: &Unit<'_>, chunk: &mut [u8]) -> Result<TensorEntry, StreamError> {
+fn scan_tensor(unit: &Unit<'_>, chunk: &mut [u8]) -> Result<Scanned, StreamError> {
     let tensor = unit.tensor;
     let mut hash = Sha256::new();
+    // What is stored as bf16 needs no second digest.
+    let mut values = (tensor.dtype != Dtype::Bf16).then(|| (Sha256::new(), Vec::new()));
     let (mut offset, end) = (unit.offset, unit.offset + tensor.bytes());
     while offset < end {
         let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let part = &mut chunk[..left.min(CHUNK)];
         unit.shard.read_exact_at(part, offset)?;
         hash.update(&*part);
+        if let Some((hash, buffer)) = &mut values {
+            rounded(part, tensor.dtype, buffer);
+            hash.update(&*buffer);
+        }
         if has_non_finite(part, tensor.dtype) {
             let detail = format!("Tensor {:?} holds a NaN or infinite value.", tensor.name);
             return Err(reject(RejectionCode::NonFinite, detail).into());
         }
         offset += u64::try_from(part.len()).unwrap_or(u64::MAX);
     }
-    Ok(TensorEntry {
+    let sha256: [u8; 32] = hash.finalize().into();
+    let of_values = values.map_or(sha256, |(hash, _)| hash.finalize().into());
+    let mut short = [0; 16];
+    short.copy_from_slice(&of_values[..16]);
+    let entry = TensorEntry {
         name: tensor.name.clone(),
         dtype: tensor.dtype.as_str().to_owned(),
         shape: tensor.shape.clone(),
-        sha256: hash.finalize().into(),
-    })
+        sha256,
+    };
+    Ok((entry, short))
 }
 
 /// Whether any element's exponent bits are all ones.

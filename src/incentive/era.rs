@@ -24,6 +24,9 @@ pub struct Era {
     pub scoring: ScoringRules,
     /// Which submissions are accepted.
     pub admission: AdmissionRules,
+    /// From where on two models are one.
+    #[serde(default)]
+    pub copies: CopyRules,
     /// How scores become weights.
     pub incentive: IncentiveRules,
 }
@@ -101,9 +104,11 @@ impl Default for Gates {
     }
 }
 
+mod copies;
 mod ranking;
 mod scoring;
 
+pub use copies::CopyRules;
 pub use ranking::{ChampionRule, EvidenceRules, RankingRule, RunnersUp, WinRateRule};
 pub use scoring::{EarlyStop, JudgeChecks};
 

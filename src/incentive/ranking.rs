@@ -25,6 +25,9 @@ pub struct Contender {
     pub evidence: Vec<Evidence>,
     /// Direct comparisons with others, as far as there are any.
     pub duels: Vec<Duel>,
+    /// Elder models that it is [`near`](crate::incentive::copies::Kinship::Near) to: of these it needs
+    /// more than the margin to take the title.
+    pub near: Vec<Hotkey>,
 }
 
 /// What a model showed in one round.
@@ -101,6 +104,8 @@ pub struct Challenge {
     /// Fewer rounds are pooled than the era pools at most.
     #[serde(skip)]
     pub unpooled: bool,
+    /// The challenger is near the champion, which is why the margin is larger.
+    pub near: bool,
     /// Lead of the direct comparison over ½ and the lead that it needs, when the result was too close
     /// and their replies were compared directly.
     pub duel: Option<(f64, f64)>,

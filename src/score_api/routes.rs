@@ -106,7 +106,9 @@ async fn submission(
     let reader = source.reader().await?;
     let history = reader.history(SubmissionId(id)).await;
     let history = history.map_err(|e| failed(&e))?;
-    Ok(answer::json(&headers, views::history(&history)))
+    let alike = reader.likenesses(SubmissionId(id)).await;
+    let alike = alike.map_err(|e| failed(&e))?;
+    Ok(answer::json(&headers, views::history(&history, &alike)))
 }
 
 #[derive(Deserialize)]

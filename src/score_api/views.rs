@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::store::{
-    Counts, QueueEntry, Reader, Scored, Standing, StoreError, Submission, SubmissionHistory,
+    Alike, Counts, QueueEntry, Reader, Scored, Standing, StoreError, Submission, SubmissionHistory,
     WeightEntry,
 };
 use std::collections::HashMap;
@@ -27,13 +27,14 @@ pub(super) fn submission(submission: &Submission) -> Value {
 }
 
 /// The whole path of one submission.
-pub(super) fn history(history: &SubmissionHistory) -> Value {
+pub(super) fn history(history: &SubmissionHistory, alike: &[Alike]) -> Value {
     json!({
         "submission": submission(&history.submission),
         "events": value(&history.events),
         "job": value(&history.job),
         "scores": value(&history.scores),
         "faults": value(&history.faults),
+        "likenesses": value(&alike),
     })
 }
 

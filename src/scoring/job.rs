@@ -2,9 +2,10 @@
 
 use super::ScoringError;
 use assay_protocol::{
-    Canary, Dataset, EngineArgs, Generation, JOB_SCHEMA, Job, Limits, Mode, Model, ModelFile,
-    Sample,
+    Canary, Dataset, EngineArgs, Generation, JOB_SCHEMA, Job, Likelihood, Limits, Mode, Model,
+    ModelFile, Reference, Sample,
 };
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fs::{self, Permissions};
@@ -15,6 +16,12 @@ use std::path::{Path, PathBuf};
 pub const ITEMS_MAX: usize = 4096;
 /// Longest prompt in bytes; far above any context length, so only a bug reaches it.
 pub const PROMPT_BYTES_MAX: usize = 1024 * 1024;
+
+/// Size of the top set in a likelihood line, and the most tokens of one reference that are scored:
+/// those of the origin's formulas.
+const TOP_K: u32 = 10;
+/// See [`TOP_K`].
+const TARGET_TOKENS_MAX: u32 = 200;
 
 /// The model as the node verified it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +51,9 @@ pub struct ScoreJob {
     pub model: ModelFacts,
     /// Items in the round's order; ids are unique.
     pub items: Vec<Sample>,
+    /// Texts of which the model is asked how probable they are, each after the prompt of the item of
+    /// the same id; none for no such pass.
+    pub references: Vec<Reference>,
     /// Digest of the pack that the items were drawn from, `sha256:` + hex.
     pub pack: String,
     /// Decoding.
@@ -69,12 +79,16 @@ pub enum JobPath {
     JobJson,
     /// The prompts.
     Samples,
+    /// The texts of the likelihood pass.
+    References,
     /// Output folder, `/out` in a container.
     Out,
     /// Liveness.
     Progress,
     /// Replies.
     Replies,
+    /// What the likelihood pass found.
+    Likelihood,
     /// The result.
     Result,
     /// Output streams of a scorer that runs as a plain process.
@@ -89,6 +103,8 @@ pub struct PreparedJob {
     pub job: Job,
     /// Ids of the items in order.
     pub ids: Vec<String>,
+    /// Ids of the references.
+    pub probes: Vec<String>,
     /// The model's folder on the host, absolute.
     pub model_dir: PathBuf,
     root: PathBuf,
@@ -104,9 +120,11 @@ impl PreparedJob {
             JobPath::Job => "job",
             JobPath::JobJson => "job/job.json",
             JobPath::Samples => "job/samples.jsonl",
+            JobPath::References => "job/references.jsonl",
             JobPath::Out => "out",
             JobPath::Progress => "out/progress.jsonl",
             JobPath::Replies => "out/replies.jsonl",
+            JobPath::Likelihood => "out/likelihood.jsonl",
             JobPath::Result => "out/result.json",
             JobPath::Log => "scorer.log",
         };
@@ -122,7 +140,7 @@ impl PreparedJob {
     }
 }
 
-/// Writes `job/job.json` and `job/samples.jsonl` and a fresh, empty `out/` into
+/// Writes `job/job.json`, `job/samples.jsonl`, where there are any `job/references.jsonl`, and a fresh, empty `out/` into
 /// `dir/<job id>-<attempt>/`, replacing what an interrupted try of the same attempt left there.
 /// Sets the model's files to 0644 and its folder to 0755, because some libraries save weights as
 /// 0600, which a scorer of another uid reports as missing. Blocks on the disk.
@@ -136,10 +154,12 @@ pub fn prepare(job: &ScoreJob, dir: &Path) -> Result<PreparedJob, ScoringError> 
     check_model(&job.model.files, &model_dir)?;
     fs::create_dir_all(dir).map_err(ScoringError::disk(dir))?;
     let dir = fs::canonicalize(dir).map_err(ScoringError::disk(dir))?;
-    let samples = samples_file(&job.items)?;
+    let samples = lines_file(&job.items)?;
+    let references = lines_file(&job.references)?;
     let prepared = PreparedJob {
-        job: protocol_job(job, &samples)?,
+        job: protocol_job(job, &samples, &references)?,
         ids: job.items.iter().map(|item| item.id.clone()).collect(),
+        probes: job.references.iter().map(|r| r.id.clone()).collect(),
         model_dir,
         root: dir.join(format!("{}-{}", job.job_id, job.attempt)),
     };
@@ -157,6 +177,9 @@ pub fn prepare(job: &ScoreJob, dir: &Path) -> Result<PreparedJob, ScoringError> 
         .map_err(|error| ScoringError::Job(error.to_string()))?;
     write_file(&prepared.path(JobPath::JobJson), &json)?;
     write_file(&prepared.path(JobPath::Samples), &samples)?;
+    if !references.is_empty() {
+        write_file(&prepared.path(JobPath::References), &references)?;
+    }
     Ok(prepared)
 }
 
@@ -180,6 +203,15 @@ fn check(job: &ScoreJob) -> Result<(), ScoringError> {
         }
         if item.prompt.len() > PROMPT_BYTES_MAX {
             return bad(format!("the prompt of item {} is too long", item.id));
+        }
+    }
+    let mut asked = HashSet::new();
+    for reference in &job.references {
+        if !seen.contains(&reference.id) || !asked.insert(&reference.id) {
+            return bad(format!(
+                "reference {:?} has no item or is twice",
+                reference.id
+            ));
         }
     }
     Ok(())
@@ -211,7 +243,7 @@ fn check_model(files: &[ModelFile], dir: &Path) -> Result<(), ScoringError> {
     set_mode(dir, 0o755)
 }
 
-fn samples_file(items: &[Sample]) -> Result<Vec<u8>, ScoringError> {
+fn lines_file<T: Serialize>(items: &[T]) -> Result<Vec<u8>, ScoringError> {
     let mut bytes = Vec::new();
     for item in items {
         serde_json::to_writer(&mut bytes, item)
@@ -221,15 +253,24 @@ fn samples_file(items: &[Sample]) -> Result<Vec<u8>, ScoringError> {
     Ok(bytes)
 }
 
-fn protocol_job(job: &ScoreJob, samples: &[u8]) -> Result<Job, ScoringError> {
-    let count = u32::try_from(job.items.len())
-        .map_err(|_| ScoringError::Job("too many items".to_owned()))?;
+fn protocol_job(job: &ScoreJob, samples: &[u8], references: &[u8]) -> Result<Job, ScoringError> {
+    let small =
+        |n: usize| u32::try_from(n).map_err(|_| ScoringError::Job("too many items".to_owned()));
+    let count = small(job.items.len())?;
+    let likelihood = Likelihood {
+        count: small(job.references.len())?,
+        top_k: TOP_K,
+        max_target_tokens: TARGET_TOKENS_MAX,
+    };
+    let probed = !job.references.is_empty();
+    let mut mode = vec![Mode::Generate];
+    mode.extend(probed.then_some(Mode::Likelihood));
     Ok(Job {
         schema: JOB_SCHEMA.to_owned(),
         job_id: job.job_id.clone(),
         nonce: hex::encode(job.nonce),
         attempt: job.attempt,
-        mode: vec![Mode::Generate],
+        mode,
         model: Model {
             dir: "/model".to_owned(),
             architecture: job.model.architecture.clone(),
@@ -240,11 +281,11 @@ fn protocol_job(job: &ScoreJob, samples: &[u8]) -> Result<Job, ScoringError> {
         dataset: Dataset {
             snapshot: job.pack.clone(),
             samples_sha256: hex::encode(Sha256::digest(samples)),
-            references_sha256: None,
+            references_sha256: probed.then(|| hex::encode(Sha256::digest(references))),
             count,
         },
         generation: job.generation.clone(),
-        likelihood: None,
+        likelihood: probed.then_some(likelihood),
         engine_args: job.engine_args.clone(),
         limits: job.limits.clone(),
         canary: job.canary.clone(),

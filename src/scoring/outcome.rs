@@ -17,6 +17,8 @@ pub struct ReplySet {
     pub replies: Vec<Reply>,
     /// Hex SHA-256 of the replies file.
     pub replies_sha256: String,
+    /// Log-probabilities in nats of each reference's tokens, by item id.
+    pub likelihoods: Vec<(String, Vec<f64>)>,
     /// Counts; replies, cuts and tokens equal what the replies themselves show.
     pub metrics: Metrics,
     /// The scorer's word about itself.
@@ -70,6 +72,7 @@ fn from_result(report: Report, job: &Job) -> Outcome {
         return Outcome::Replies(Box::new(ReplySet {
             replies: report.replies,
             replies_sha256: report.replies_sha256,
+            likelihoods: report.likelihoods,
             metrics: report.result.metrics,
             scorer: report.result.scorer,
             timing: report.result.timing,

@@ -2,12 +2,14 @@
 
 use super::job::{JobPath, PreparedJob};
 use assay_protocol::{
-    ExitClass, Finish, Job, JobResult, LINE_BYTES_MAX, ModelFile, REPLIES_BYTES_MAX,
-    RESULT_BYTES_MAX, RESULT_SCHEMA, Reply, ResultCode, Status,
+    ExitClass, Finish, Job, JobResult, LIKELIHOOD_BYTES_MAX, LINE_BYTES_MAX, ModelFile,
+    REPLIES_BYTES_MAX, RESULT_BYTES_MAX, RESULT_SCHEMA, ReferenceLikelihood, Reply, ResultCode,
+    Status,
 };
 use rustix::fs::{Mode, OFlags};
+use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -21,6 +23,8 @@ pub struct Report {
     pub replies: Vec<Reply>,
     /// Hex SHA-256 of `replies.jsonl` when the status is ok, computed by the node.
     pub replies_sha256: String,
+    /// Log-probabilities in nats of each reference's tokens by item id, when the status is ok.
+    pub likelihoods: Vec<(String, Vec<f64>)>,
 }
 
 /// Why there is no usable result. None of these is a verdict about the miner.
@@ -55,6 +59,7 @@ pub enum NoReport {
 
 const RESULT: &str = "result.json";
 const REPLIES: &str = "replies.jsonl";
+const LIKELIHOOD: &str = "likelihood.jsonl";
 
 /// Reads and checks everything that the scorer of `job` left behind. Blocks on the disk; bounded by
 /// the protocol's size limits.
@@ -77,9 +82,10 @@ pub fn read(job: &PreparedJob) -> Result<Report, NoReport> {
                     "the replies differ from their digest".into(),
                 ));
             }
-            let replies = in_order(parse_lines(&bytes)?, job)?;
+            let replies = in_order(parse_lines(&bytes, REPLIES)?, job)?;
             check_counts(&result, &replies, &job.job)?;
             Ok(Report {
+                likelihoods: likelihoods(&result, job)?,
                 result,
                 replies,
                 replies_sha256,
@@ -89,6 +95,7 @@ pub fn read(job: &PreparedJob) -> Result<Report, NoReport> {
             result,
             replies: Vec::new(),
             replies_sha256: String::new(),
+            likelihoods: Vec::new(),
         }),
         _ => Err(malformed(RESULT, "status and error contradict each other")),
     }
@@ -206,18 +213,54 @@ fn check_loaded(result: &JobResult, job: &Job) -> Result<(), NoReport> {
     Ok(())
 }
 
-fn parse_lines(bytes: &[u8]) -> Result<Vec<Reply>, NoReport> {
+/// The likelihood pass's lines: for each reference that the job asks for exactly one, with as many
+/// numbers as it has tokens.
+fn likelihoods(result: &JobResult, job: &PreparedJob) -> Result<Vec<(String, Vec<f64>)>, NoReport> {
+    let Some(asked) = &job.job.likelihood else {
+        return Ok(Vec::new());
+    };
+    let path = job.path(JobPath::Likelihood);
+    let bytes = read_bounded(&path, LIKELIHOOD, LIKELIHOOD_BYTES_MAX)?;
+    if result.proof.likelihood_sha256 != Some(hex::encode(Sha256::digest(&bytes))) {
+        return Err(NoReport::Proof(
+            "the likelihoods differ from their digest".into(),
+        ));
+    }
+    let lines: Vec<ReferenceLikelihood> = parse_lines(&bytes, LIKELIHOOD)?;
+    let ids: HashSet<&String> = lines.iter().map(|line| &line.id).collect();
+    let asked_for = |id: &String| job.probes.contains(id);
+    if u32::try_from(ids.len()).ok() != Some(asked.count)
+        || ids.len() != lines.len()
+        || !ids.iter().all(|id| asked_for(id))
+    {
+        return Err(malformed(
+            LIKELIHOOD,
+            "it has other references than the job",
+        ));
+    }
+    let unpack = |line: ReferenceLikelihood| {
+        let nats = line
+            .log_probabilities()
+            .filter(|_| line.tokens <= asked.max_target_tokens);
+        let nats =
+            nats.ok_or_else(|| malformed(LIKELIHOOD, "the numbers do not fit the tokens"))?;
+        Ok((line.id, nats))
+    };
+    lines.into_iter().map(unpack).collect()
+}
+
+fn parse_lines<T: DeserializeOwned>(bytes: &[u8], file: &'static str) -> Result<Vec<T>, NoReport> {
     if !bytes.is_empty() && !bytes.ends_with(b"\n") {
-        return Err(malformed(REPLIES, "the last line is cut"));
+        return Err(malformed(file, "the last line is cut"));
     }
     let mut replies = Vec::new();
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let number = index + 1;
         if line.len() > LINE_BYTES_MAX {
-            return Err(malformed(REPLIES, format!("line {number} is too long")));
+            return Err(malformed(file, format!("line {number} is too long")));
         }
         let reply = serde_json::from_slice(line)
-            .map_err(|error| malformed(REPLIES, format!("line {number}: {}", place(&error))))?;
+            .map_err(|error| malformed(file, format!("line {number}: {}", place(&error))))?;
         replies.push(reply);
     }
     Ok(replies)

@@ -3,14 +3,17 @@
 use super::job::{JobPath, PreparedJob};
 use super::replies::open_plain;
 use super::runner::Kill;
-use assay_protocol::{Limits, Progress, REPLIES_BYTES_MAX, RESULT_BYTES_MAX, Stage};
+use assay_protocol::{
+    LIKELIHOOD_BYTES_MAX, Limits, Progress, REPLIES_BYTES_MAX, RESULT_BYTES_MAX, Stage,
+};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-/// Most bytes that `out` may hold: replies, result twice (before renaming) and progress.
-pub(super) const OUT_BYTES_MAX: u64 = REPLIES_BYTES_MAX + 2 * RESULT_BYTES_MAX + 4 * 1024 * 1024;
+/// Most bytes that `out` may hold: replies, likelihoods, result twice (before renaming) and progress.
+pub(super) const OUT_BYTES_MAX: u64 =
+    REPLIES_BYTES_MAX + LIKELIHOOD_BYTES_MAX + 2 * RESULT_BYTES_MAX + 4 * 1024 * 1024;
 /// Most files that `out` may hold; the protocol knows five names.
 const OUT_FILES_MAX: usize = 16;
 const READ_MAX: u64 = 64 * 1024;

@@ -14,8 +14,9 @@ use crate::fault::{Fault, Party};
 use crate::hub::{
     Download, Downloaded, HubClient, HubError, Progress, RepoFile, bytes_to_write, model_dir,
 };
+use crate::incentive::copies::Sketch;
 use crate::incentive::eligibility::{self, Facts, ModelFiles, Repo};
-use crate::incentive::{Era, Rejection, RejectionCode, Submission, era_at};
+use crate::incentive::{Era, Rejection, RejectionCode, Submission, Template, era_at};
 use crate::shutdown::Shutdown;
 use crate::store::{Advance, Lease, Outcome, Stage, Store, SubmissionId};
 use assay_protocol::ModelFile;
@@ -99,7 +100,15 @@ impl Fetcher {
         };
         let mount = self.artifacts.mount(lease.submission.id);
         let dir = downloaded.dir.clone();
-        let work = move || verify(&downloaded, &chosen, &era, &submission, &mount);
+        let seed = self.store.sketch_seed().await.map_err(store_fault)?;
+        let work = move || {
+            let known = Known {
+                chosen: &chosen,
+                seed: &seed,
+                template: submission.template,
+            };
+            verify(&downloaded, known, &era, &mount)
+        };
         let fetched = match tokio::task::spawn_blocking(work).await {
             Ok(checked) => checked?,
             Err(error) => return Err(Fault::permanent(Party::Node, "PANIC", error)),
@@ -107,10 +116,12 @@ impl Fetcher {
         // The mount holds links to the same bytes, so the download is no longer needed; that of a
         // rejected model never was.
         remove_download(&dir, lease.submission.id).await;
-        let fetched = match fetched {
+        let (fetched, shape, sketch) = match fetched {
             Ok(fetched) => fetched,
             Err(rejection) => return Ok(Outcome::Rejected(rejection)),
         };
+        let put = self.store.put_sketch(lease.submission.id, shape, &sketch);
+        put.await.map_err(store_fault)?;
         // The score stage looks for equals, once the digest is recorded.
         Ok(Outcome::Advance(Advance {
             tensor_digest: Some(fetched.tensor_digest.clone()),
@@ -241,29 +252,43 @@ async fn remove_download(dir: &Path, submission: SubmissionId) {
     }
 }
 
-type Checked = Result<Fetched, Rejection>;
+type Checked = Result<(Fetched, String, Sketch), Rejection>;
+
+/// What is known of a downloaded model before it is checked.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    chosen: &'a ModelFiles,
+    /// Decides which values of a matrix the sketch looks at.
+    seed: &'a [u8; 32],
+    template: Template,
+}
 
 /// Checks the model's content and lays out its mount. Blocks for as long as hashing takes.
 fn verify(
     downloaded: &Downloaded,
-    chosen: &ModelFiles,
+    known: Known<'_>,
     era: &Era,
-    submission: &Submission,
     mount: &Path,
 ) -> Result<Checked, Fault> {
-    let verified = match admission::verify(&downloaded.dir, chosen, era, submission.template) {
-        Ok(verified) => verified,
+    let dir = &downloaded.dir;
+    let checked = admission::verify(dir, known.chosen, era, known.template).and_then(|verified| {
+        let sketch = admission::sketch(dir, known.chosen, &verified, known.seed)?;
+        Ok((verified, sketch))
+    });
+    let (verified, (shape, sketch)) = match checked {
+        Ok(checked) => checked,
         Err(error) => return error.into_rejection().map(Err),
     };
     let disk = |e: io::Error| Fault::retryable(Party::Node, "MOUNT_DISK", e);
     let files = lay_out(downloaded, &verified, mount).map_err(disk)?;
-    Ok(Ok(Fetched {
+    let fetched = Fetched {
         architecture: verified.config.architecture.to_string(),
         files,
         tensor_digest: verified.tensor_digest,
         param_count: verified.param_count,
         stop_token_ids: verified.stop_ids,
-    }))
+    };
+    Ok(Ok((fetched, shape, sketch)))
 }
 
 /// The folder that the scorer sees: links to verified files, and files written anew. Built beside

@@ -56,6 +56,7 @@ fn contender(shown: Shown) -> Result<Contender, StoreError> {
             .map(evidence)
             .collect::<Result<_, StoreError>>()?,
         duels: Vec::new(),
+        near: shown.near,
     })
 }
 

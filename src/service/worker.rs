@@ -8,14 +8,15 @@ use crate::admission::template;
 use crate::bittensor::BlockNumber;
 use crate::dataset::{Item, Role};
 use crate::fault::{Fault, Party};
+use crate::incentive::copies::Behaviour;
 use crate::incentive::gates::{self, ReplyText};
-use crate::incentive::{Era, EraId, Template};
+use crate::incentive::{Era, EraId, Rejection, Template};
 use crate::scoring::job::{self, JobPath, ModelFacts, PreparedJob, ScoreJob};
 use crate::scoring::outcome::{self, Attempt, ReplySet};
 use crate::scoring::{Finished, Scorer, ScoringError, replies};
 use crate::shutdown::Shutdown;
-use crate::store::{Advance, Fingerprint, Lease, Outcome, Stage, Store};
-use assay_protocol::{Canary, EngineArgs, Finish, Generation, Limits, Sample};
+use crate::store::{Advance, Fingerprint, Lease, Outcome, Seen, Stage, Store};
+use assay_protocol::{Canary, EngineArgs, Finish, Generation, Limits, Reference, Sample};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
@@ -45,6 +46,7 @@ pub struct Replied {
 /// One run that ended, with what it was made from.
 #[derive(Debug, Clone, Copy)]
 struct Run<'a> {
+    lease: &'a Lease,
     job: &'a PreparedJob,
     finished: &'a Finished,
     fetched: &'a Fetched,
@@ -99,6 +101,10 @@ impl Worker {
             return Ok(Some(Outcome::Rejected(rejection)));
         }
         let (era, drawn) = self.rounds.current().await?;
+        let alike = twins::settle_weights(&self.store, &lease.submission, &era.copies);
+        if let Err(rejection) = alike.await.map_err(store_fault)? {
+            return Ok(Some(Outcome::Rejected(rejection)));
+        }
         let job = self.prepare(lease, &fetched, &era, &drawn).await?;
         let unknown = "no scorer is set up for the present era";
         let scorer = self.scorers.get(&era.id());
@@ -108,6 +114,7 @@ impl Worker {
             return Ok(None);
         }
         let run = Run {
+            lease,
             job: &job,
             finished: &finished,
             fetched: &fetched,
@@ -147,6 +154,7 @@ impl Worker {
                 param_count: fetched.param_count,
             },
             items: samples(&drawn.items, submission.template)?,
+            references: probes(&drawn.items, era.copies.probes),
             pack: drawn.round.pack_digest.clone(),
             generation: Generation {
                 max_tokens: era.scoring.max_tokens,
@@ -208,6 +216,9 @@ impl Worker {
         if let Err(rejection) = gates::check(&counts, &run.era.scoring.gates) {
             return Ok(Outcome::Rejected(rejection));
         }
+        if let Err(rejection) = self.compare(run, &set).await? {
+            return Ok(Outcome::Rejected(rejection));
+        }
         let (artifacts, digest) = (self.artifacts.clone(), set.replies_sha256.clone());
         let from = run.job.path(JobPath::Replies);
         let kept =
@@ -229,6 +240,45 @@ impl Worker {
             ..Advance::default()
         }))
     }
+}
+
+impl Worker {
+    /// Compares how the model behaved with all others that were asked the same by the same scorer.
+    async fn compare(&self, run: Run<'_>, set: &ReplySet) -> Result<Result<(), Rejection>, Fault> {
+        if set.likelihoods.is_empty() {
+            return Ok(Ok(()));
+        }
+        let seen = Seen {
+            era_id: run.drawn.round.era_id.clone(),
+            round: run.drawn.round.number,
+            // Arithmetic of another device moves probabilities as much as a little noise does.
+            scorer: format!(
+                "{} {} {}",
+                run.finished.image_id.as_deref().unwrap_or("none"),
+                set.scorer.engine,
+                set.scorer.device
+            ),
+        };
+        let behaviour = Behaviour::new(set.likelihoods.iter().map(|(id, nats)| {
+            #[expect(clippy::cast_possible_truncation, reason = "rounding to f32 is meant")]
+            let nats = nats.iter().map(|nats| *nats as f32).collect();
+            (id.clone(), nats)
+        }));
+        let (of, rules) = (&run.lease.submission, &run.era.copies);
+        twins::settle_behaviour(&self.store, of, seen, &behaviour, rules)
+            .await
+            .map_err(store_fault)
+    }
+}
+
+/// The references of the round's first items, in the order that the seed drew: known to nobody before.
+fn probes(items: &[Item], count: u32) -> Vec<Reference> {
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    let reference = |item: &Item| Reference {
+        id: item.id.to_string(),
+        content: item.reference.clone(),
+    };
+    items.iter().take(count).map(reference).collect()
 }
 
 /// What the former stage handed on.

@@ -1,12 +1,12 @@
 //! What a ranking is made from: an era's scores with their items. And the ranking that was made.
 
-use super::columns::{block, int, json, to_json};
+use super::columns::{block, hotkey, int, json, to_json};
 use super::error::StoreError;
 use super::ids::{ScoreId, SubmissionId};
 use super::scores::Score;
 use super::submissions::{self, Submission};
 use super::{Reader, Store};
-use crate::bittensor::{BlockNumber, RoundNumber};
+use crate::bittensor::{BlockNumber, Hotkey, RoundNumber};
 use crate::incentive::score::{Bucket, ItemScore, Lengths};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::Value;
@@ -23,6 +23,8 @@ pub struct Shown {
     pub since: BlockNumber,
     /// Its rounds, oldest first; of several scores of one round the last recorded.
     pub rounds: Vec<(RoundNumber, Vec<(String, ItemScore)>)>,
+    /// Elder submissions' hotkeys that it is near to.
+    pub near: Vec<Hotkey>,
 }
 
 /// A ranking that was kept to be shown.
@@ -69,7 +71,7 @@ fn newest(conn: &Connection, era_id: &str, rounds: u32) -> Result<Vec<Score>, St
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-fn since(conn: &Connection, of: &Submission) -> Result<BlockNumber, StoreError> {
+pub(super) fn since(conn: &Connection, of: &Submission) -> Result<BlockNumber, StoreError> {
     let sql = "SELECT MIN(commit_block) AS first FROM submissions \
          WHERE hotkey = ?1 AND tensor_digest = ?2 AND status <> 'rejected'";
     let mut query = conn.prepare_cached(sql)?;
@@ -78,6 +80,14 @@ fn since(conn: &Connection, of: &Submission) -> Result<BlockNumber, StoreError> 
     })?;
     let first = first.and_then(|first| u64::try_from(first).ok());
     Ok(first.map_or(of.commit_block, BlockNumber))
+}
+
+fn near(conn: &Connection, id: SubmissionId) -> Result<Vec<Hotkey>, StoreError> {
+    let sql = "SELECT DISTINCT hotkey FROM likenesses JOIN submissions ON id = elder_id \
+         WHERE submission_id = ?1 AND kinship = 'near' ORDER BY hotkey";
+    let mut query = conn.prepare_cached(sql)?;
+    let rows = query.query_map([id.0], |row| hotkey(row, "hotkey"))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn shown(conn: &Connection, era_id: &str, rounds: u32) -> Result<Vec<Shown>, StoreError> {
@@ -90,6 +100,7 @@ fn shown(conn: &Connection, era_id: &str, rounds: u32) -> Result<Vec<Shown>, Sto
             let submission = submissions::find(conn, score.submission)?;
             all.push(Shown {
                 since: since(conn, &submission)?,
+                near: near(conn, submission.id)?,
                 submission,
                 rounds: Vec::new(),
             });

@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0004_weight_states.sql"),
     include_str!("migrations/0005_judge.sql"),
     include_str!("migrations/0006_evidence.sql"),
+    include_str!("migrations/0007_copies.sql"),
 ];
 
 /// How long one process waits for another's write transaction.

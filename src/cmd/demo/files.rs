@@ -141,6 +141,11 @@ coherency_min = 0.0
 [era.scoring.early_stop]
 looks = 1
 
+# Some sample models are one model with more and more of the same noise, and none may pass for another.
+[era.copies]
+same_behaviour = 0.02
+near_behaviour = 0.02
+
 [era.admission]
 earliest_commit_block = 0
 competitions = ["{COMPETITION}"]

@@ -1,6 +1,8 @@
 //! What is wrong with an era, all at once.
 
-use super::{ChampionRule, EarlyStop, Era, EvidenceRules, JudgeChecks, RankingRule, WinRateRule};
+use super::{
+    ChampionRule, CopyRules, EarlyStop, Era, EvidenceRules, JudgeChecks, RankingRule, WinRateRule,
+};
 
 /// One finding about an era's parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +40,7 @@ impl Era {
         self.check_admission(&mut found);
         found.share(self.incentive.burn_share, "incentive.burn_share");
         check_evidence(&self.incentive.evidence, &mut found);
+        check_copies(&self.copies, &mut found);
         match &self.incentive.ranking {
             RankingRule::Champion(rule) => check_champion(rule, &mut found),
             RankingRule::WinRate(rule) => check_win_rate(rule, &mut found),
@@ -180,14 +183,47 @@ fn check_evidence(rules: &EvidenceRules, found: &mut Findings) {
         "must lie in 1 to 100",
     );
     found.require(
-        rules.live_rounds >= rules.pool_rounds && rules.live_rounds <= 10_000,
+        (rules.pool_rounds..=100).contains(&rules.proof_rounds),
+        "incentive.evidence.proof_rounds",
+        "must not be below pool_rounds and at most 100",
+    );
+    found.require(
+        rules.live_rounds >= rules.proof_rounds && rules.live_rounds <= 10_000,
         "incentive.evidence.live_rounds",
-        "must not be below pool_rounds and at most 10000",
+        "must not be below proof_rounds and at most 10000",
     );
     found.require(
         rules.rescored_runners_up <= 64,
         "incentive.evidence.rescored_runners_up",
         "must be at most 64",
+    );
+}
+
+fn check_copies(rules: &CopyRules, found: &mut Findings) {
+    found.require(
+        rules.probes <= 1024 && rules.probes_min >= 1,
+        "copies.probes",
+        "must be at most 1024, and probes_min at least 1",
+    );
+    found.require(
+        0.0 <= rules.same_behaviour && rules.same_behaviour <= rules.near_behaviour,
+        "copies.same_behaviour",
+        "must be 0 or more and not above near_behaviour",
+    );
+    found.require(
+        rules.near_behaviour.is_finite(),
+        "copies.near_behaviour",
+        "must be a number",
+    );
+    found.require(
+        (1.0..=10.0).contains(&rules.near_margin),
+        "copies.near_margin",
+        "must lie in 1 to 10",
+    );
+    found.require(
+        (-1.0..=1.0).contains(&rules.derived_cosine),
+        "copies.derived_cosine",
+        "must lie in -1 to 1",
     );
 }
 

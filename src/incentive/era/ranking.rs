@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EvidenceRules {
-    /// Rounds of which two models' common items are pooled, newest first, and after which a
-    /// challenger that has not won is no longer re-scored.
+    /// Rounds after which a challenger that has not won is no longer re-scored; also those over which
+    /// the score that is shown is taken.
     pub pool_rounds: u32,
+    /// Rounds of which two models' common items are pooled, newest first, and for which whoever held
+    /// the title before is re-scored: luck wins a round, not this many.
+    pub proof_rounds: u32,
     /// A score counts while fewer than this many later rounds have scores. Rounds in which this
     /// node scored nothing age no score.
     pub live_rounds: u32,
@@ -20,6 +23,7 @@ impl Default for EvidenceRules {
     fn default() -> Self {
         Self {
             pool_rounds: 3,
+            proof_rounds: 6,
             live_rounds: 10,
             rescored_runners_up: 2,
         }

@@ -54,7 +54,7 @@ pub(super) fn rank(
                 let fight = ring.challenge(runner, champion, z);
                 // A title won in one round has to last: whom it was taken from is scored again, too,
                 // until as many rounds are pooled as ever are.
-                let open = fight.unpooled && (fight.open || held(runner));
+                let open = fight.open || (fight.unpooled && held(runner));
                 Challenge { open, ..fight }
             }),
             ..runner.place()
@@ -91,7 +91,7 @@ impl Ring<'_> {
     /// The critical value that all challengers of `holder` share. Only those that may be better count:
     /// what is plainly worse wins by no luck, and must not raise the bar for the others.
     fn critical_value(&self, holder: &Runner<'_>) -> f64 {
-        let pool = self.era.incentive.evidence.pool_rounds;
+        let pool = self.era.incentive.evidence.proof_rounds;
         let z = self.era.scoring.early_stop.futility_z;
         let hopeful = self.runners.iter().filter(|runner| {
             let difference = compare(runner, holder, pool);
@@ -102,9 +102,19 @@ impl Ring<'_> {
     }
 
     fn challenge(&self, challenger: &Runner<'_>, champion: &Runner<'_>, z: f64) -> Challenge {
-        let pool = self.era.incentive.evidence.pool_rounds;
+        let pool = self.era.incentive.evidence.proof_rounds;
         let difference = compare(challenger, champion, pool);
-        let margin = self.rule.margin(self.at.since(champion.contender.since));
+        let near = challenger
+            .contender
+            .near
+            .contains(&champion.contender.hotkey);
+        let margin = self.rule.margin(self.at.since(champion.contender.since))
+            * if near {
+                self.era.copies.near_margin
+            } else {
+                1.0
+            };
+        let tries = self.era.incentive.evidence.pool_rounds;
         let error = difference.standard_error;
         let close = difference.mean.abs() < CLOSE * error;
         let stop = &self.era.scoring.early_stop;
@@ -115,8 +125,9 @@ impl Ring<'_> {
             paired: !difference.items.is_empty(),
             margin,
             needed: margin + luck(z, error),
-            open: hopeful && count(difference.rounds) < f64::from(pool),
+            open: hopeful && count(difference.rounds) < f64::from(tries),
             unpooled: count(difference.rounds) < f64::from(pool),
+            near,
             duel: close
                 .then(|| duel(challenger, champion, margin / 2.0, z))
                 .flatten(),

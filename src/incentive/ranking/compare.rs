@@ -108,7 +108,7 @@ pub(super) fn group(places: &mut [Place], runners: &[Runner<'_>], rules: &Eviden
             && runner(&places[first])
                 .zip(runner(&places[i]))
                 .is_some_and(|(best, this)| {
-                    let difference = compare(best, this, rules.pool_rounds);
+                    let difference = compare(best, this, rules.proof_rounds);
                     // Written so that an infinite error ties.
                     difference.mean <= Z_95 * difference.standard_error
                 });

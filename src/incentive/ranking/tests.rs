@@ -20,6 +20,7 @@ fn contender(key: u8, block: u64, values: &[f64]) -> Contender {
             items: ItemScores::new(named.map(|(i, v)| (format!("i{i:04}"), *v))).unwrap(),
         }],
         duels: Vec::new(),
+        near: Vec::new(),
     }
 }
 

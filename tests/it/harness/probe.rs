@@ -69,6 +69,7 @@ pub(crate) fn job(dir: &Path, what: &str, limits: Limits) -> ScoreJob {
                 prompt: what.to_owned(),
             })
             .into(),
+        references: Vec::new(),
         pack: "sha256:11".to_owned(),
         generation: Generation {
             max_tokens: 8,

@@ -189,6 +189,7 @@ fn expected(snapshot: &SubnetSnapshot, era: &Era) -> WeightVector {
             items: ItemScores::new(items(value)).unwrap(),
         }],
         duels: Vec::new(),
+        near: Vec::new(),
     });
     let ranking = rank(&contenders, era, snapshot.at.number);
     allocate(&ranking, snapshot, era).unwrap()

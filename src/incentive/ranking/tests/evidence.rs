@@ -72,7 +72,7 @@ fn rounds_are_pooled_until_luck_is_ruled_out() {
             .collect()
     };
     let turned: Vec<f64> = noisy(0.05).into_iter().rev().collect();
-    let champion: [(u64, Vec<f64>); 4] = std::array::from_fn(|r| (r as u64, noisy(0.0)));
+    let champion: [(u64, Vec<f64>); 7] = std::array::from_fn(|r| (r as u64, noisy(0.0)));
     let rounds = |n: usize| -> Contender {
         let all: Vec<(u64, &[f64])> = (0..n as u64).map(|r| (r, turned.as_slice())).collect();
         with_rounds(2, 20, &all)
@@ -82,7 +82,7 @@ fn rounds_are_pooled_until_luck_is_ruled_out() {
         let field = [with_rounds(1, 10, &elder), rounds(n)];
         rank(&field, &rule, AT)
     };
-    let [one, two, three, four] = [1, 2, 3, 4].map(after);
+    let [one, two, six, seven] = [1, 2, 6, 7].map(after);
     let error = |ranking: &Ranking| {
         ranking
             .places
@@ -91,9 +91,9 @@ fn rounds_are_pooled_until_luck_is_ruled_out() {
             .unwrap()
     };
     assert!((error(&one) / error(&two) - 2f64.sqrt()).abs() < 0.02);
-    // At most three rounds are pooled.
-    assert!((error(&three) - error(&four)).abs() < 1e-12);
-    assert_eq!(three.places[0].rounds, 3);
+    // At most six rounds are pooled; the score that is shown is of three.
+    assert!((error(&six) - error(&seven)).abs() < 1e-12);
+    assert_eq!(six.places[0].rounds, 3);
 }
 
 #[test]
@@ -197,6 +197,52 @@ fn tied_places_share_a_group() {
     let ranking = rank(&field, &champion_rule(&[1.0]), AT);
     let groups: Vec<u32> = ranking.places.iter().map(|p| p.group).collect();
     assert_eq!(groups, [1, 1, 2, 3]);
+}
+
+#[test]
+fn who_is_near_the_champion_needs_more_than_the_margin() {
+    let rule = champion_rule(&[1.0]);
+    let title = |lead: f64, near: Vec<Hotkey>| {
+        let young = Contender {
+            near,
+            ..contender(2, 20, &flat(0.5 + lead, 64))
+        };
+        let ranking = rank(
+            &[contender(1, 10, &flat(0.5, 64)), young],
+            &rule,
+            BlockNumber(10),
+        );
+        ranking.champion.unwrap().0[0]
+    };
+    let champion = Hotkey([1; 32]);
+    assert_eq!(title(0.03, Vec::new()), 2);
+    assert_eq!(title(0.03, vec![Hotkey([9; 32])]), 2);
+    assert_eq!(title(0.03, vec![champion]), 1);
+    assert_eq!(title(0.05, vec![champion]), 2);
+}
+
+#[test]
+fn whom_the_title_was_taken_from_is_scored_again_until_luck_is_ruled_out() {
+    let rule = champion_rule(&[1.0]);
+    let (poor, good) = (flat(0.3, 32), flat(0.6, 32));
+    let again = |rounds: u64| {
+        let shown = |values: &'static str| -> Vec<(u64, &[f64])> {
+            let values = if values == "good" { &good } else { &poor };
+            (0..rounds).map(|r| (r, values.as_slice())).collect()
+        };
+        // Better ones fill the places of the runners-up.
+        let field = [
+            with_rounds(1, 10, &shown("poor")),
+            with_rounds(2, 20, &shown("good")),
+            with_rounds(3, 30, &shown("good")),
+            with_rounds(4, 40, &shown("good")),
+        ];
+        let ranking = rank(&field, &rule, AT);
+        assert_eq!(ranking.champion.unwrap().0[0], 2);
+        let again = ranking.to_rescore(&EvidenceRules::default());
+        again.iter().any(|hotkey| hotkey.0[0] == 1)
+    };
+    assert!(again(1) && again(5) && !again(6));
 }
 
 #[test]
