@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, sockopt};
@@ -76,19 +77,24 @@ pub(super) fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-/// Looks at what the client sent already. When `judge` refuses it, the refusal is written and the
-/// connection closed, and the reason returned; else the connection comes back untouched.
-///
-/// # Errors
-/// The refusal that was sent.
-pub(super) fn look(
-    stream: TcpStream,
-    judge: impl FnOnce(&Head<'_>) -> Option<Refusal>,
-) -> Result<TcpStream, Refusal> {
+/// What became of a look at a connection's first bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Looked {
+    /// Refused, and told so; the connection is to be closed.
+    Refused,
+    /// To be served; nothing was taken from it.
+    Welcome,
+    /// Nothing has come yet.
+    Silent,
+}
+
+/// Looks at what the client sent already. When `judge` refuses it, the refusal is written; else
+/// the connection is untouched.
+pub(super) fn look(stream: impl AsFd, judge: impl FnOnce(&Head<'_>) -> Option<Refusal>) -> Looked {
     let mut bytes = [0u8; PEEK];
     let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     let Ok((read, _)) = rustix::net::recv(&stream, &mut bytes[..], flags) else {
-        return Ok(stream);
+        return Looked::Silent;
     };
     let refusal = match peeked(&bytes[..read]) {
         Peeked::Whole(head) => judge(&head),
@@ -96,7 +102,7 @@ pub(super) fn look(
         Peeked::Partial => None,
     };
     let Some(refusal) = refusal else {
-        return Ok(stream);
+        return Looked::Welcome;
     };
     // What was read must be taken out of the kernel, else closing resets and the answer is lost.
     let _ = rustix::net::recv(&stream, &mut bytes[..], RecvFlags::DONTWAIT);
@@ -104,7 +110,7 @@ pub(super) fn look(
     let length = refusal.write(&mut answer);
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
     let _ = rustix::net::send(&stream, &answer[..length], flags);
-    Err(refusal)
+    Looked::Refused
 }
 
 /// Whether a failed accept concerns that one connection alone.

@@ -158,7 +158,7 @@ impl Gate {
         let anonymous = Shared::anonymous(prefix);
         let (client, refusal) = match self.known(head, prefix) {
             Err(refusal) => (anonymous, Some(refusal)),
-            Ok(None) => return None,
+            Ok(None) => (anonymous, self.would_not_verify(prefix)),
             Ok(Some(client)) => (client, self.would_refuse(head, &client)),
         };
         let refusal = refusal?;
@@ -166,15 +166,26 @@ impl Gate {
         Some(refusal)
     }
 
+    /// A signed request that would be turned away before its signature is looked at.
+    fn would_not_verify(&self, prefix: Prefix) -> Option<Refusal> {
+        self.too_fast(prefix).or_else(|| self.verifier_busy())
+    }
+
+    fn too_fast(&self, prefix: Prefix) -> Option<Refusal> {
+        if self.is_trusted(&prefix) {
+            return None;
+        }
+        let slow = lock(&self.prefixes).peek_request(prefix, since_boot_ns());
+        let wait = slow.err()?;
+        Some(Refusal::after(Reason::SlowDown, seconds_up(wait)))
+    }
+
     fn would_refuse(&self, head: &Head<'_>, client: &Client) -> Option<Refusal> {
         if let Err(refusal) = self.may(head, client) {
             return Some(refusal);
         }
-        if !self.is_trusted(&client.prefix) {
-            let slow = lock(&self.prefixes).peek_request(client.prefix, since_boot_ns());
-            if let Err(wait) = slow {
-                return Some(Refusal::after(Reason::SlowDown, seconds_up(wait)));
-            }
+        if let Some(refusal) = self.too_fast(client.prefix) {
+            return Some(refusal);
         }
         if head.weight != Weight::Heavy {
             return None;

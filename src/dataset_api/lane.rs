@@ -6,6 +6,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,7 +21,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tower::ServiceExt as _;
 
-use super::accept::{self, Accepted};
+use super::accept::{self, Accepted, Looked};
 use super::gate::Gate;
 use super::prefix::{Prefix, Welcome};
 use super::seeing::traffic::Connection;
@@ -177,19 +178,39 @@ fn welcome(
         address: accepted.address,
         prefix,
     };
-    let (lane, traffic) = (gate.kind.as_str(), &gate.shared.traffic);
-    let stream = match accept::look(accepted.stream, |head| gate.look(head, prefix)) {
-        Ok(stream) => stream,
-        Err(_refusal) => {
-            traffic.connection(lane, prefix, Connection::Refused);
-            return;
-        }
-    };
-    traffic.connection(lane, prefix, Connection::Served);
-    let Ok(stream) = tokio::net::TcpStream::from_std(stream) else {
+    let looked = guest.look(&accepted.stream);
+    if looked == Looked::Refused {
+        return;
+    }
+    let Ok(stream) = tokio::net::TcpStream::from_std(accepted.stream) else {
         return;
     };
-    connections.spawn(connection(stream, guest, app.clone(), stop.clone()));
+    connections.spawn(greet(stream, guest, looked, app.clone(), stop.clone()));
+}
+
+/// Waits for the first bytes of a connection that was silent so far, and looks at them: what is
+/// refused by them costs no more than that. Only then is there an HTTP connection.
+async fn greet(
+    stream: tokio::net::TcpStream,
+    guest: Guest,
+    looked: Looked,
+    app: Router,
+    stop: Shutdown,
+) {
+    if looked == Looked::Silent {
+        let patience = guest.gate.settings.http.header_timeout;
+        let came = tokio::select! {
+            () = stop.signalled() => return,
+            came = tokio::time::timeout(patience, stream.readable()) => came,
+        };
+        if !matches!(came, Ok(Ok(()))) || guest.look(&stream) == Looked::Refused {
+            return;
+        }
+    }
+    let (lane, prefix) = (guest.gate.kind.as_str(), guest.prefix);
+    let traffic = &guest.gate.shared.traffic;
+    traffic.connection(lane, prefix, Connection::Served);
+    Box::pin(connection(stream, guest, app, stop)).await;
 }
 
 /// A connection's place in the books; leaving it gives the place back.
@@ -197,6 +218,18 @@ struct Guest {
     gate: Arc<Gate>,
     address: IpAddr,
     prefix: Prefix,
+}
+
+impl Guest {
+    fn look(&self, stream: impl AsFd) -> Looked {
+        let gate = &self.gate;
+        let looked = accept::look(stream, |head| gate.look(head, self.prefix));
+        if looked == Looked::Refused {
+            let traffic = &gate.shared.traffic;
+            traffic.connection(gate.kind.as_str(), self.prefix, Connection::Refused);
+        }
+        looked
+    }
 }
 
 impl Drop for Guest {

@@ -59,12 +59,23 @@ impl Gate {
             let many = |wait| Refusal::after(Reason::TooManySignatures, seconds_up(wait));
             lock(&self.prefixes).signature(prefix, now).map_err(many)?;
         }
-        let rate = self.settings.signatures_per_s.max(1);
-        let quota = Quota::new(rate, rate, Duration::from_secs(1));
+        let quota = self.verifier_quota();
         let mut verifier = lock(&self.verifier);
         let busy = |wait| Refusal::after(Reason::VerifierBusy, seconds_up(wait));
         *verifier = quota.take(*verifier, now).map_err(busy)?;
         Ok(())
+    }
+
+    fn verifier_quota(&self) -> Quota {
+        let rate = self.settings.signatures_per_s.max(1);
+        Quota::new(rate, rate, Duration::from_secs(1))
+    }
+
+    /// The refusal for a signature that the lane's budget does not allow now; takes nothing.
+    pub(super) fn verifier_busy(&self) -> Option<Refusal> {
+        let taken = *lock(&self.verifier);
+        let wait = self.verifier_quota().take(taken, since_boot_ns()).err()?;
+        Some(Refusal::after(Reason::VerifierBusy, seconds_up(wait)))
     }
 
     /// Proves a claim: cheap checks, then the budget for curve arithmetic, then the curve, then
