@@ -5,198 +5,107 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
+#[path = "dataset/load.rs"]
+mod load;
+#[path = "dataset/process.rs"]
+mod process;
 #[path = "dataset/server.rs"]
 mod server;
+#[path = "dataset/storm.rs"]
+mod storm;
 
 use std::io::{Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::{IpAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use server::{Server, machine};
+use load::{TRUSTED, Times, connect};
+use server::Server;
+use storm::Storm;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
-/// Connections per second that the abusers offer, from so many networks.
+/// Connections per second that an abusive group offers, its retries included: 100 x the 50 whole
+/// samples a second that a core serves beside everything else here.
 const OFFERED: u32 = 5_000;
-const NETWORKS: u32 = 40;
+const FORGED: u32 = 10_000;
 const STORM: Duration = Duration::from_secs(10);
-const CALM: Duration = Duration::from_secs(5);
+const CALM: Duration = Duration::from_secs(6);
 /// The protected client's requests per second.
 const GOOD_PER_S: u32 = 10;
+/// A token that nobody has.
+const BOGUS: &str = "authorization: Bearer assay_x\r\n";
 
 fn main() -> Outcome<()> {
     let arguments: Vec<String> = std::env::args().collect();
-    if let [_, role, address] = &arguments[..]
-        && role == "--storm"
-    {
-        return storm(address.parse()?);
+    if let Some(storm) = Storm::from_arguments(&arguments)? {
+        return storm.rage();
     }
-    println!("machine: {}", machine());
-    println!(
-        "command: cargo bench --bench dataset_storm; profile {}",
-        if cfg!(debug_assertions) {
-            "dev"
-        } else {
-            "release"
-        }
-    );
+    println!("machine: {}", process::machine());
+    println!("command: cargo bench --bench dataset_storm");
     let mut server = Server::start(2048)?;
     println!(
         "sample: {:.1} MB of JSON, sent as zstd",
         server.sample_mb()?
     );
-    let calm = good(&server, CALM)?;
-    calm.print("unloaded", None);
-    let (idle, before) = (server.resident_kib()?, server.counted()?);
-    let cpu = server.cpu()?;
-    let mut abusers = abusers(server.public)?;
-    std::thread::sleep(Duration::from_millis(500));
-    let stormy = good(&server, STORM)?;
-    let (used, peak) = (server.cpu()? - cpu, server.peak_kib()?);
-    let after = server.counted()?;
-    abusers.kill()?;
-    abusers.wait()?;
-    stormy.print("in the storm", Some(&calm));
-    let turned = after - before;
-    println!(
-        "turned away: {turned} connections, {:.0} per s",
-        f64::from(turned) / (STORM.as_secs_f64() + 0.5)
+    let calm = good(&server, CALM);
+    println!("{}", calm.line("protected lane unloaded", None));
+    storm_of(&server, &calm, 40)?;
+    storm_of(&server, &calm, 2_000)?;
+    restart(&mut server)?;
+    slow_readers(&server, &calm)?;
+    forged(&server, &calm)?;
+    rejected(&server)
+}
+
+/// Whole samples from the protected lane.
+fn good(server: &Server, length: Duration) -> Times {
+    let ask = || load::fetch(server.protected, "/dataset", "zstd");
+    Times::of(length, GOOD_PER_S, ask)
+}
+
+/// An abusive group's connections from so many networks, a bogus token in each request.
+fn storm_of(server: &Server, calm: &Times, networks: u32) -> Outcome<()> {
+    let pid = server.pid();
+    process::reset_peak(pid)?;
+    let (idle, cpu, before) = (
+        process::resident_kib(pid)?,
+        process::cpu(pid)?,
+        server.counted()?,
     );
+    let abusers = Storm::new(server.public, OFFERED, networks, STORM, BOGUS).start()?;
+    std::thread::sleep(Duration::from_millis(500));
+    let stormy = good(server, STORM - Duration::from_secs(1));
+    let offered = Storm::end(abusers)?;
+    let began = Instant::now();
+    load::fetch(server.protected, "/dataset", "zstd")?;
+    let recovery = began.elapsed();
+    let (used, turned) = (process::cpu(pid)? - cpu, server.counted()? - before);
+    println!("storm from {networks} networks: {offered:.0} connections offered per s");
+    println!("  {}", stormy.line("protected lane", Some(calm)));
     println!(
-        "processor: {:.1} µs of the server's per turned away connection, the served ones' share included",
+        "  {turned} connections turned away, {:.1} µs of processor each, the served samples included",
         used.as_secs_f64() * 1e6 / f64::from(turned.max(1))
     );
     println!(
-        "memory: {:.1} MiB over idle at most (idle {:.1} MiB)",
-        mib(peak.saturating_sub(idle)),
-        mib(idle)
+        "  memory: at most {:.1} MiB over idle (idle {:.1} MiB); first full answer after the storm: {:.1} ms",
+        mib(process::peak_kib(pid)?.saturating_sub(idle)),
+        mib(idle),
+        recovery.as_secs_f64() * 1e3
     );
-    let begun = Instant::now();
-    fetch(server.protected)?;
-    println!(
-        "recovery: first full answer {:.1} ms after the storm",
-        begun.elapsed().as_secs_f64() * 1e3
-    );
-    restart(&mut server)?;
-    slow_readers(&server, &calm)?;
-    rejected(&server)
+    Ok(())
 }
 
 fn mib(kib: u32) -> f64 {
     f64::from(kib) / 1024.0
 }
 
-/// Requests of the protected client and how long each took.
-struct Good {
-    asked: usize,
-    times: Vec<Duration>,
-}
-
-impl Good {
-    fn at(&self, part: usize) -> f64 {
-        let place = (self.times.len() * part / 100).min(self.times.len().saturating_sub(1));
-        self.times
-            .get(place)
-            .map_or(f64::NAN, |t| t.as_secs_f64() * 1e3)
-    }
-
-    fn print(&self, name: &str, base: Option<&Self>) {
-        let (p50, p99) = (self.at(50), self.at(99));
-        let ratio = base.map_or(String::new(), |b| {
-            format!(", p99 {:.1} x unloaded", p99 / b.at(99))
-        });
-        println!(
-            "protected lane {name}: {} of {} served, p50 {p50:.1} ms, p99 {p99:.1} ms{ratio}",
-            self.times.len(),
-            self.asked
-        );
-    }
-}
-
-fn good(server: &Server, length: Duration) -> Outcome<Good> {
-    let (begun, pause) = (Instant::now(), Duration::from_secs(1) / GOOD_PER_S);
-    let mut good = Good {
-        asked: 0,
-        times: Vec::new(),
-    };
-    while begun.elapsed() < length {
-        let one = Instant::now();
-        good.asked += 1;
-        if fetch(server.protected).is_ok() {
-            good.times.push(one.elapsed());
-        }
-        std::thread::sleep(pause.saturating_sub(one.elapsed()));
-    }
-    good.times.sort();
-    Ok(good)
-}
-
-/// One whole sample from the protected lane, on a new connection as the origin's client makes it.
-fn fetch(at: SocketAddr) -> Outcome<usize> {
-    let mut stream = connect([127, 0, 0, 9].into(), at)?;
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(
-        b"GET /dataset HTTP/1.1\r\nhost: a\r\naccept-encoding: zstd\r\nconnection: close\r\n\r\n",
-    )?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    if answer.starts_with(b"HTTP/1.1 200") {
-        Ok(answer.len())
-    } else {
-        Err("not served".into())
-    }
-}
-
-fn connect(source: IpAddr, to: SocketAddr) -> Outcome<TcpStream> {
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    bind(&socket, &SocketAddr::new(source, 0))?;
-    connect(&socket, &to)?;
-    Ok(TcpStream::from(socket))
-}
-
-fn abusers(public: SocketAddr) -> Outcome<Child> {
-    let me = std::env::current_exe()?;
-    let mut command = Command::new(me);
-    command.args(["--storm", &public.to_string()]);
-    Ok(command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?)
-}
-
-/// Offers [`OFFERED`] connections per second, each one request, and takes what comes. A client
-/// that is reset tries again at once: the next connection is its retry.
-fn storm(public: SocketAddr) -> Outcome<()> {
-    let begun = Instant::now();
-    let mut open: std::collections::VecDeque<TcpStream> = std::collections::VecDeque::new();
-    for n in 0u32.. {
-        let due = Duration::from_secs(1) * n / OFFERED;
-        std::thread::sleep(due.saturating_sub(begun.elapsed()));
-        if begun.elapsed() > STORM + Duration::from_secs(20) {
-            break;
-        }
-        let network = u8::try_from(n % NETWORKS)?;
-        if let Ok(mut stream) = connect([127, 1, 0, network + 1].into(), public) {
-            let _ = stream.write_all(
-                b"GET /dataset HTTP/1.1\r\nhost: a\r\nauthorization: Bearer assay_x\r\n\r\n",
-            );
-            open.push_back(stream);
-        }
-        if open.len() > 200 {
-            open.pop_front();
-        }
-    }
-    Ok(())
-}
-
 fn restart(server: &mut Server) -> Outcome<()> {
-    let mut abusers = abusers(server.public)?;
+    let length = Duration::from_secs(5);
+    let abusers = Storm::new(server.public, OFFERED, 40, length, BOGUS).start()?;
     std::thread::sleep(Duration::from_secs(1));
-    let begun = Instant::now();
     server.kill_and_start()?;
-    while fetch(server.protected).is_err() {
+    let begun = server.started;
+    while load::fetch(server.protected, "/dataset", "zstd").is_err() {
         if begun.elapsed() > Duration::from_secs(20) {
             return Err("the protected lane did not come back".into());
         }
@@ -205,43 +114,69 @@ fn restart(server: &mut Server) -> Outcome<()> {
         "kill -9 in the storm: protected lane served {:.0} ms after the start",
         begun.elapsed().as_secs_f64() * 1e3
     );
-    abusers.kill()?;
-    abusers.wait()?;
+    Storm::end(abusers)?;
     Ok(())
 }
 
-/// 300 readers at about 1 KB/s on the public lane, 300 dribbled heads, 100 huge ones.
-fn slow_readers(server: &Server, calm: &Good) -> Outcome<()> {
+/// Readers at about 1 KB/s, dribbled heads, huge heads and silent connections, both lanes.
+fn slow_readers(server: &Server, calm: &Times) -> Outcome<()> {
     let mut held = Vec::new();
     for n in 0..300u32 {
-        let source = [127, 2, u8::try_from(n / 100)?, u8::try_from(n % 100)? + 1];
-        let mut slow = connect(source.into(), server.public)?;
-        slow.write_all(b"GET /dataset HTTP/1.1\r\nhost: a\r\n\r\n")?;
-        let mut dribble = connect(source.into(), server.public)?;
+        let source: IpAddr = [127, 2, u8::try_from(n / 100)?, u8::try_from(n % 100)? + 1].into();
+        for lane in [server.public, server.protected] {
+            let mut slow = connect(source, lane)?;
+            slow.write_all(b"GET /dataset HTTP/1.1\r\nhost: a\r\n\r\n")?;
+            held.push(slow);
+        }
+        let mut dribble = connect(source, server.public)?;
         let _ = dribble.write_all(b"GET /dataset HTTP/1.1\r\nhost:");
-        held.extend([slow, dribble]);
+        held.extend([dribble, connect(source, server.public)?]);
         if n < 100 {
-            let mut huge = connect(source.into(), server.public)?;
-            let _ =
-                huge.write_all(format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(60_000)).as_bytes());
+            let mut huge = connect(source, server.public)?;
+            let head = format!("GET / HTTP/1.1\r\nx: {}", "y".repeat(60_000));
+            let _ = huge.write_all(head.as_bytes());
             held.push(huge);
         }
     }
-    let reading = std::thread::spawn(move || {
-        let mut bytes = [0; 1024];
-        for _ in 0..5 {
-            for stream in &mut held {
-                let _ = stream.set_read_timeout(Some(Duration::from_millis(1)));
-                let _ = stream.read(&mut bytes);
-            }
-            std::thread::sleep(Duration::from_millis(200));
+    let reading = std::thread::spawn(move || read_slowly(held));
+    let times = good(server, CALM);
+    let name =
+        "protected lane beside 300 readers at 1 KB/s, 300 dribbled, 100 huge heads, 300 idle";
+    println!("{}", times.line(name, Some(calm)));
+    reading.join().map_err(|_| "a reader failed")?;
+    Ok(())
+}
+
+fn read_slowly(mut held: Vec<TcpStream>) {
+    let (begun, mut bytes) = (Instant::now(), [0; 1024]);
+    for stream in &held {
+        let _ = stream.set_nonblocking(true);
+    }
+    while begun.elapsed() < CALM {
+        for stream in &mut held {
+            let _ = stream.read(&mut bytes);
         }
-    });
-    good(server, CALM)?.print(
-        "beside 300 slow readers, 300 dribbled and 100 huge heads",
-        Some(calm),
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Requests signed in a validator's name by somebody who has not its key.
+fn forged(server: &Server, calm: &Times) -> Outcome<()> {
+    let length = Duration::from_secs(8);
+    let (pid, head) = (server.pid(), server.forged_head());
+    let (cpu, before) = (process::cpu(pid)?, server.outcomes("SIGNATURE")?);
+    let abusers = Storm::new(server.protected, FORGED, 2_000, length, &head).start()?;
+    let times = good(server, CALM);
+    let offered = Storm::end(abusers)?;
+    let share = (process::cpu(pid)? - cpu).as_secs_f64() / length.as_secs_f64();
+    let verified = server.outcomes("SIGNATURE")? - before;
+    println!("forged signatures: {offered:.0} requests offered per s (aim {FORGED})");
+    println!("  {}", times.line("protected lane", Some(calm)));
+    println!(
+        "  {:.0} verified per s; server's whole share of a core {:.0} %",
+        f64::from(verified) / length.as_secs_f64(),
+        share * 100.0
     );
-    let _ = reading.join();
     Ok(())
 }
 
@@ -249,9 +184,9 @@ fn slow_readers(server: &Server, calm: &Good) -> Outcome<()> {
 /// from the trusted network, so that none of it is dropped at accept.
 fn rejected(server: &Server) -> Outcome<()> {
     const TIMES: u32 = 5_000;
-    let cpu = server.cpu()?;
+    let cpu = process::cpu(server.pid())?;
     for _ in 0..TIMES {
-        let mut stream = connect([127, 0, 0, 9].into(), server.protected)?;
+        let mut stream = connect(TRUSTED, server.protected)?;
         stream.write_all(
             b"GET /dataset HTTP/1.1\r\nhost: a\r\nauthorization: Bearer assay_x\r\n\r\n",
         )?;
@@ -261,7 +196,9 @@ fn rejected(server: &Server) -> Outcome<()> {
             return Err("not refused".into());
         }
     }
-    let used = (server.cpu()? - cpu).as_secs_f64() * 1e6 / f64::from(TIMES);
-    println!("refused and answered, one connection each: {used:.1} µs of processor (20 at most)");
+    let used = (process::cpu(server.pid())? - cpu).as_secs_f64() * 1e6 / f64::from(TIMES);
+    println!(
+        "refused and answered, one connection each: {used:.1} µs of processor, kernel's included (20 at most)"
+    );
     Ok(())
 }

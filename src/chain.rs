@@ -6,6 +6,7 @@
 //! A read never retries by itself and never fills in a value that it could not read. Every public
 //! call carries a deadline; [`ChainError`] says whether the caller may try again.
 
+mod block_time;
 mod call;
 mod commitments;
 mod connect;

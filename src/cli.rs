@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::dataset::Day;
+use url::Url;
+
+use crate::bittensor::Hotkey;
+use crate::dataset::{Day, ObjectDigest};
 use crate::telemetry::LogFormat;
 
 /// A Bittensor validator node for model-competition subnets.
@@ -201,41 +204,126 @@ pub struct DevchainOptions {
 /// Tools for evaluation conversations.
 #[derive(Debug, Subcommand)]
 pub enum Corpus {
-    /// Add conversations from a JSONL file; every rejected line is listed with its reason.
-    Import {
-        /// Corpus folder; made when absent.
-        #[arg(long)]
-        corpus: PathBuf,
-        /// One conversation a line: {"system_prompt", "messages": [{"role", "content"}], "created"}.
-        file: PathBuf,
-        /// Day of lines that carry none (YYYY-MM-DD).
-        #[arg(long)]
-        created: Option<Day>,
-    },
-    /// Seal a stretch of days into an immutable pack named by its digest.
-    Seal {
-        /// Corpus folder.
-        #[arg(long)]
-        corpus: PathBuf,
-        /// Folder of sealed packs; made when absent.
-        #[arg(long)]
-        packs: PathBuf,
-        /// The operator's hotkey file, which signs the manifest.
-        #[arg(long)]
-        hotkey_file: PathBuf,
-        /// First day (YYYY-MM-DD); the corpus' first when absent.
-        #[arg(long)]
-        from: Option<Day>,
-        /// Last day, inclusive; the corpus' last when absent.
-        #[arg(long)]
-        to: Option<Day>,
-    },
+    /// Add conversations from JSONL (plain, gzip, zstd) or Parquet; what is not taken is listed in
+    /// a file with reasons. Killed and run again, it goes on where it was.
+    Import(Import),
+    /// Seal a stretch of days into an immutable, signed pack named by its digest.
+    Seal(Seal),
     /// List sealed packs, newest first.
     List {
         /// Folder of sealed packs.
         #[arg(long)]
         packs: PathBuf,
     },
+    /// Check packs from end to end: signature, every form, every conversation, the index.
+    Verify {
+        /// Folder of sealed packs.
+        #[arg(long)]
+        packs: PathBuf,
+        /// Digests of the objects to check; all packs when none is given.
+        digests: Vec<ObjectDigest>,
+    },
+    /// Write the conversations of a pack as JSONL to a new file or standard output.
+    Export {
+        /// Folder of sealed packs.
+        #[arg(long)]
+        packs: PathBuf,
+        /// Digest of the pack.
+        digest: ObjectDigest,
+        /// File to make; standard output when absent.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Count conversations, messages and bytes by day.
+    Stats {
+        /// Corpus folder.
+        #[arg(long)]
+        corpus: PathBuf,
+    },
+    /// Fetch packs in all forms from other replicas, static hosts or buckets, by digest.
+    Sync(SyncPacks),
+    /// Follow the chain and build each round's item list into the folder of packs.
+    Rounds(RoundLists),
+}
+
+/// Flags of `assay corpus import`.
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Corpus folder; made when absent.
+    #[arg(long)]
+    pub corpus: PathBuf,
+    /// Conversations: {"system_prompt", "messages": [{"role", "content"}], "date"}.
+    pub file: PathBuf,
+    /// Day of conversations that carry none (YYYY-MM-DD).
+    #[arg(long)]
+    pub created: Option<Day>,
+    /// Where to list what is not taken; rejects-FILE.jsonl in the corpus folder when absent.
+    #[arg(long)]
+    pub rejects: Option<PathBuf>,
+    /// Records between two checkpoints.
+    #[arg(long, default_value_t = 50_000)]
+    pub checkpoint: u64,
+}
+
+/// Flags of `assay corpus seal`.
+#[derive(Debug, Args)]
+pub struct Seal {
+    /// Corpus folder.
+    #[arg(long)]
+    pub corpus: PathBuf,
+    /// Folder of sealed packs; made when absent.
+    #[arg(long)]
+    pub packs: PathBuf,
+    /// The operator's hotkey file, which signs the manifest.
+    #[arg(long)]
+    pub hotkey_file: PathBuf,
+    /// First day (YYYY-MM-DD); the corpus' first when absent.
+    #[arg(long)]
+    pub from: Option<Day>,
+    /// Last day, inclusive; the corpus' last when absent.
+    #[arg(long)]
+    pub to: Option<Day>,
+    /// One pack for each day instead of one for all. Killed and run again, days that were sealed
+    /// give the same packs again.
+    #[arg(long)]
+    pub each_day: bool,
+}
+
+/// Flags of `assay corpus sync`.
+#[derive(Debug, Args)]
+pub struct SyncPacks {
+    /// Folder of sealed packs to fill; made when absent.
+    #[arg(long)]
+    pub packs: PathBuf,
+    /// Dataset APIs in order of preference, with the token in ASSAY_DATASET_TOKEN if they want one; s3://bucket/prefix for a bucket (AWS_* variables).
+    #[arg(long, required = true)]
+    pub from: Vec<Url>,
+    /// The http(s) URLs are static hosts of a folder of packs, not Dataset APIs.
+    #[arg(long)]
+    pub static_host: bool,
+    /// Hotkeys whose packs are taken; anybody's when none is given.
+    #[arg(long = "operator")]
+    pub operators: Vec<Hotkey>,
+}
+
+/// Flags of `assay corpus rounds`.
+#[derive(Debug, Args)]
+pub struct RoundLists {
+    /// Configuration with [chain] and the eras.
+    #[command(flatten)]
+    pub config: ConfigFile,
+    /// Folder of sealed packs, which receives the lists.
+    #[arg(long)]
+    pub packs: PathBuf,
+    /// The operator's hotkey file, which signs the lists.
+    #[arg(long)]
+    pub hotkey_file: PathBuf,
+    /// Items of the last 48 hours in a list.
+    #[arg(long, default_value_t = 2048)]
+    pub fresh: usize,
+    /// Older items in a list.
+    #[arg(long, default_value_t = 2048)]
+    pub older: usize,
 }
 
 #[cfg(test)]

@@ -106,6 +106,18 @@ pub fn load_validator(path: &Path) -> Result<Validator, ConfigError> {
     load(path, read_validator)
 }
 
+/// Loads what follows the rounds of a subnet: `[chain]` and the eras.
+///
+/// # Errors
+/// [`ConfigError`] with every problem of the file.
+pub fn load_rounds(path: &Path) -> Result<(Chain, Vec<Era>), ConfigError> {
+    load(path, |root| {
+        let chain = validator::chain(root.section("chain"));
+        let eras = eras(root);
+        chain.map(|chain| (chain, eras))
+    })
+}
+
 /// Loads what `assay dataset-api` needs.
 ///
 /// # Errors

@@ -15,7 +15,9 @@ pub mod intake;
 pub mod janitor;
 pub mod judging;
 pub mod leaders;
+pub mod packs;
 pub mod room;
+pub mod round_lists;
 mod rounds;
 pub mod stage;
 mod standing;
@@ -26,5 +28,5 @@ pub mod worker;
 
 pub use absence::Confirmations;
 pub use artifacts::Artifacts;
-pub use rounds::Rounds;
+pub use rounds::{Drawn, RoundStart, Rounds, round_start};
 pub use watcher::{Latest, Watcher};

@@ -1,16 +1,19 @@
 //! The real binary with one pack and one round, as a child process.
 
-use std::io::{BufRead, BufReader};
+#![allow(dead_code, reason = "each benchmark uses its part of it")]
+
+use std::io::{BufRead, BufReader, Cursor};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::Instant;
 
 use assay::bittensor::{BlockHash, BlockNumber, BlockRef, Netuid, RoundNumber};
 use assay::chain::HotkeyPair;
 use assay::dataset::rounds::{self, ListSpec};
 use assay::dataset::sampling::Wanted;
-use assay::dataset::{Corpus, Signer, seal};
+use assay::dataset::source::Source;
+use assay::dataset::{Corpus, ImportOptions, Signer, seal};
 
 use super::Outcome;
 
@@ -21,6 +24,28 @@ pub(crate) struct Server {
     pub(crate) public: SocketAddr,
     pub(crate) protected: SocketAddr,
     admin: SocketAddr,
+    /// When the process that runs now was started.
+    pub(crate) started: Instant,
+}
+
+const RECEIVER: &str = "//DatasetServer";
+
+fn hotkey(uri: &str) -> String {
+    let pair = HotkeyPair::from_uri(uri);
+    pair.map_or_else(|e| e.to_string(), |pair| pair.hotkey().to_string())
+}
+
+/// Alice is a validator of subnet 11.
+fn write_metagraph(state: &Path) -> Outcome<()> {
+    std::fs::create_dir_all(state)?;
+    let neuron = serde_json::json!({ "hotkey": hotkey("//Alice"), "coldkey": hotkey("//Alice//cold"),
+        "validator_permit": true, "total_stake": 1_000_000_000_000u64 });
+    let snapshot =
+        serde_json::json!({ "netuid": 11, "block": 1, "read_ms": 1, "neurons": [neuron] });
+    Ok(std::fs::write(
+        state.join("metagraph-11.json"),
+        snapshot.to_string(),
+    )?)
 }
 
 /// Conversations of about 4.7 KB, half of them of the last two days of the corpus.
@@ -55,7 +80,9 @@ fn build(folder: &Path, half: usize) -> Outcome<()> {
         );
         text.push('\n');
     }
-    opened.import(&mut text.as_bytes(), None, |_, _| {})?;
+    let mut source = Source::lines(Path::new("lines"), Cursor::new(text));
+    let options = ImportOptions::new(folder.join("rejects"));
+    opened.import(&mut source, &options, &mut |_, _| {})?;
     let pair = HotkeyPair::from_uri("//Operator")?;
     let signer = Signer::new(pair.hotkey(), move |message| pair.sign(message));
     let packs = folder.join("packs");
@@ -114,11 +141,14 @@ impl Server {
         build(folder.path(), half)?;
         let (public, protected, admin) = (free()?, free()?, free()?);
         let text = format!(
-            "[dataset_api]\nlisten = \"{public}\"\npacks = \"packs\"\nstate = \"state\"\nadmin = \"{admin}\"\n\
-             [dataset_api.protected]\nlisten = \"{protected}\"\ntrusted = [\"127.0.0.9/32\"]\n\
-             [dataset_api.budgets]\nscorer = {{ burst = 1000000, per_hour = 1000000 }}\n"
+            "[dataset_api]\nlisten = \"{public}\"\npacks = \"packs\"\nstate = \"state\"\nadmin = \"{admin}\"\nhotkey = \"{}\"\n\
+             [dataset_api.protected]\nlisten = \"{protected}\"\ntrusted = [\"127.0.0.9/32\", \"127.0.0.1/32\"]\n\
+             [dataset_api.budgets]\nscorer = {{ burst = 1000000, per_hour = 1000000 }}\n\
+             [[dataset_api.group]]\nname = \"sn11\"\nnetuid = 11\n[[dataset_api.group]]\nname = \"sn58\"\nnetuid = 58\n",
+            hotkey(RECEIVER)
         );
         std::fs::write(config(folder.path()), text)?;
+        write_metagraph(&folder.path().join("state"))?;
         let child = start(folder.path())?;
         Ok(Self {
             child,
@@ -126,6 +156,7 @@ impl Server {
             public,
             protected,
             admin,
+            started: Instant::now(),
         })
     }
 
@@ -133,61 +164,74 @@ impl Server {
     pub(crate) fn kill_and_start(&mut self) -> Outcome<()> {
         self.child.kill()?;
         self.child.wait()?;
+        self.started = Instant::now();
         self.child = start(self.folder.path())?;
         Ok(())
     }
 
     /// Size of the list's plain JSON.
     pub(crate) fn sample_mb(&self) -> Outcome<f64> {
-        let round = rounds::list(&self.folder.path().join("packs"))?
-            .pop()
-            .ok_or("no round")?;
-        let path = self.folder.path().join("packs").join(round.json.hex());
-        Ok(f64::from(u32::try_from(std::fs::metadata(path)?.len())?) / 1e6)
+        let bytes = std::fs::metadata(self.sample_file()?)?.len();
+        Ok(f64::from(u32::try_from(bytes)?) / 1e6)
     }
 
-    fn status(&self, field: &str) -> Outcome<u32> {
-        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text
-            .lines()
-            .find(|l| l.starts_with(field))
-            .ok_or("no such field")?;
-        let digits: String = line.chars().filter(char::is_ascii_digit).collect();
-        Ok(digits.parse()?)
+    /// The process's id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
     }
 
-    pub(crate) fn resident_kib(&self) -> Outcome<u32> {
-        self.status("VmRSS:")
+    /// File of the list's plain JSON.
+    pub(crate) fn sample_file(&self) -> Outcome<PathBuf> {
+        let packs = self.folder.path().join("packs");
+        let round = rounds::list(&packs)?.pop().ok_or("no round")?;
+        Ok(packs.join(round.json.hex()))
     }
 
-    pub(crate) fn peak_kib(&self) -> Outcome<u32> {
-        self.status("VmHWM:")
+    /// The head of a request that is signed in a validator's name, with a signature of zeros.
+    pub(crate) fn forged_head(&self) -> String {
+        let (sender, receiver) = (hotkey("//Alice"), hotkey(RECEIVER));
+        let nonce = (assay::clock::now_ms() + 1_000) * 1_000_000;
+        let signature = "00".repeat(64);
+        format!(
+            "x-bittensor-version: 1\r\nx-bittensor-hotkey: {sender}\r\nx-bittensor-receiver: {receiver}\r\n\
+             x-bittensor-nonce: {nonce}\r\nx-bittensor-signature: {signature}\r\n"
+        )
     }
 
-    /// Processor time of the server so far, user and system.
-    pub(crate) fn cpu(&self) -> Outcome<Duration> {
-        let text = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        let rest = text.rsplit(") ").next().ok_or("no stat")?;
-        let fields: Vec<&str> = rest.split(' ').collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 10))
-    }
-
-    /// Connections that were dropped, refused or found the lane full.
-    pub(crate) fn counted(&self) -> Outcome<u32> {
+    fn metric(&self, wanted: impl Fn(&str) -> bool) -> Outcome<u32> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let url = format!("http://{}/metrics", self.admin);
         let text = runtime.block_on(async { reqwest::get(url).await?.text().await })?;
-        let turned = |line: &&str| {
-            line.starts_with("assay_dataset_connections_total") && !line.contains("\"served\"")
-        };
-        let numbers = text
-            .lines()
-            .filter(turned)
-            .filter_map(|l| l.rsplit(' ').next());
+        let lines = text.lines().filter(|line| wanted(line));
+        let numbers = lines.filter_map(|l| l.rsplit(' ').next());
         Ok(numbers.filter_map(|n| n.parse::<u32>().ok()).sum())
+    }
+
+    /// A token that the operator gives out.
+    pub(crate) fn token(&self, class: &str, group: &str) -> Outcome<String> {
+        let out = Command::new(env!("CARGO_BIN_EXE_assay"))
+            .args(["dataset", "--actor", "bench", "--config"])
+            .arg(config(self.folder.path()))
+            .args([
+                "token", "--class", class, "--group", group, "--note", "bench",
+            ])
+            .output()?;
+        let given: serde_json::Value = serde_json::from_slice(&out.stdout)?;
+        Ok(given["token"].as_str().ok_or("no token")?.to_owned())
+    }
+
+    /// Requests with this outcome.
+    pub(crate) fn outcomes(&self, code: &str) -> Outcome<u32> {
+        let outcome = format!("outcome=\"{code}\"");
+        self.metric(|l| l.starts_with("assay_dataset_requests_total") && l.contains(&outcome))
+    }
+
+    /// Connections that were dropped, refused or found the lane full.
+    pub(crate) fn counted(&self) -> Outcome<u32> {
+        let of = "assay_dataset_connections_total";
+        self.metric(|l| l.starts_with(of) && !l.contains("\"served\""))
     }
 }
 
@@ -196,21 +240,4 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Processor, cores and load.
-pub(crate) fn machine() -> String {
-    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info
-        .lines()
-        .find_map(|line| line.strip_prefix("model name"));
-    let model = model.map_or("unknown processor", |m| {
-        m.trim_start_matches([' ', '\t', ':'])
-    });
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    format!(
-        "{model}, {cores} cores, load {}",
-        load.split(' ').next().unwrap_or("?")
-    )
 }

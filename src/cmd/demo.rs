@@ -94,14 +94,27 @@ fn start_services(life: &mut Lifetime, folder: &Folder) -> Result<(), Failure> {
         ("dataset-api", "dataset-api"),
         ("score-api", "score-api"),
         ("validator", "run"),
+        ("round-lists", "rounds"),
     ] {
-        let config = folder.config(name).display().to_string();
-        let service = Service {
-            name,
-            args: [command, "--with-parent", "--config", &config]
-                .map(str::to_owned)
-                .to_vec(),
+        let of = if name == "round-lists" {
+            "validator"
+        } else {
+            name
         };
+        let config = folder.config(of).display().to_string();
+        let mut args = [command, "--with-parent", "--config", &config]
+            .map(str::to_owned)
+            .to_vec();
+        if name == "round-lists" {
+            args.insert(0, "corpus".to_owned());
+            for (flag, path) in [
+                ("--packs", "packs"),
+                ("--hotkey-file", "validator-hotkey.json"),
+            ] {
+                args.extend([flag.to_owned(), folder.path(path).display().to_string()]);
+            }
+        }
+        let service = Service { name, args };
         let task = supervise(
             binary.clone(),
             folder.root().to_owned(),

@@ -10,13 +10,14 @@ use crate::service::Confirmations;
 use crate::service::intake::Intake;
 use crate::service::janitor::Janitor;
 use crate::service::leaders::Leaders;
+use crate::service::packs::PackSync;
 use crate::service::room::Room;
 use crate::service::weight_setter::WeightSetter;
 use crate::service::worker::Worker;
 use crate::service::{Rounds, Watcher, fetcher::Fetcher, judging::Judging, stage};
 use crate::store::WorkerId;
 use parts::Parts;
-pub(super) use parts::{chain_settings, file_digest};
+pub(super) use parts::{chain_settings, dataset_settings, file_digest};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -56,6 +57,11 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
         last: Mutex::new(None),
     });
     start_stages(life, config, &parts, &rounds);
+    let packs = PackSync {
+        dataset: parts.dataset.clone(),
+        interval: config.dataset.sync_interval,
+    };
+    life.spawn("pack sync", packs.run(life.shutdown.clone()));
     let watcher = Watcher {
         chain: parts.chain.clone(),
         netuid: config.chain.netuid,

@@ -145,6 +145,10 @@ pub struct Dataset {
     /// Dataset APIs, in order of preference.
     #[serde(serialize_with = "url_texts")]
     pub endpoints: Vec<Url>,
+    /// Static hosts (`https://…`) and buckets (`s3://bucket/prefix`) with the same packs, asked
+    /// after the endpoints.
+    #[serde(serialize_with = "url_texts", skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<Url>,
     /// Hotkeys whose packs are used; empty: whoever signed them.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub operators: Vec<Hotkey>,
@@ -153,11 +157,33 @@ pub struct Dataset {
     /// Deadline of a listing.
     #[serde(serialize_with = "duration_text")]
     pub request_timeout: Duration,
+    /// Variable that holds a token of the Dataset APIs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_env: Option<String>,
+    /// File that holds a token of the Dataset APIs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// How long an endpoint may be silent before the next one is asked as well.
+    #[serde(serialize_with = "duration_text")]
+    pub hedge_after: Duration,
+    /// Mean pause between two looks for new packs.
+    #[serde(serialize_with = "duration_text")]
+    pub sync_interval: Duration,
     /// Deadline of one pack's download.
     #[serde(serialize_with = "duration_text")]
     pub download_timeout: Duration,
     /// Largest pack accepted, compressed.
     pub pack_size_max: Bytes,
+}
+
+impl Dataset {
+    /// The token for the Dataset APIs, read now; `None` when none is named.
+    ///
+    /// # Errors
+    /// [`SecretError`] when the named variable or file does not give one.
+    pub fn token(&self) -> Result<Option<SecretString>, SecretError> {
+        value::secret(self.token_env.as_deref(), self.token_file.as_deref())
+    }
 }
 
 /// `[weights]`: setting weights on chain.
@@ -297,9 +323,16 @@ pub(super) fn dataset(mut s: Section<'_>) -> Option<Dataset> {
     for url in endpoints.iter().flatten() {
         check_http(&s, "endpoints", url);
     }
+    let (token_env, token_file) = secret_names(&mut s, "token_env", "token_file");
+    let mirrors: Vec<Url> = s.or("mirrors", Vec::new());
+    for url in mirrors.iter().filter(|url| url.scheme() != "s3") {
+        check_http(&s, "mirrors", url);
+    }
     let operators = s.or("operators", Vec::new());
     let cache = s.path_value("cache");
     let request_timeout = s.duration("request_timeout", Duration::from_secs(20), HOUR);
+    let hedge_after = s.duration("hedge_after", Duration::from_secs(2), HOUR);
+    let sync_interval = s.duration("sync_interval", 5 * MINUTE, DAY);
     let download_timeout = s.duration("download_timeout", 30 * MINUTE, DAY);
     let pack_size_max = s.within(
         "pack_size_max",
@@ -309,9 +342,14 @@ pub(super) fn dataset(mut s: Section<'_>) -> Option<Dataset> {
     s.finish();
     Some(Dataset {
         endpoints: endpoints?,
+        mirrors,
         operators,
+        token_env,
+        token_file,
         cache: cache?,
         request_timeout,
+        hedge_after,
+        sync_interval,
         download_timeout,
         pack_size_max,
     })

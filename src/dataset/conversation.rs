@@ -7,6 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::Day;
+use super::special::strip;
 
 /// Most messages of one conversation.
 const MESSAGES_MAX: usize = 256;
@@ -137,7 +138,8 @@ fn check_text(text: &str) -> Result<(), Invalid> {
 }
 
 impl Conversation {
-    /// Checks a conversation and gives it its id. `\r\n` becomes `\n` first.
+    /// Checks a conversation and gives it its id. Before, `\r\n` becomes `\n`, and special tokens
+    /// of chat templates are taken out.
     ///
     /// # Errors
     /// [`Invalid`] names the first thing that is wrong.
@@ -145,11 +147,11 @@ impl Conversation {
         if messages.len() > MESSAGES_MAX {
             return Err(Invalid::TooManyMessages);
         }
-        let system_prompt = system_prompt.replace("\r\n", "\n");
+        let system_prompt = strip(system_prompt.replace("\r\n", "\n"));
         check_text(&system_prompt)?;
         let mut clean = Vec::with_capacity(messages.len());
         for Message { role, content } in messages {
-            let content = content.replace("\r\n", "\n");
+            let content = strip(content.replace("\r\n", "\n"));
             check_text(&content)?;
             if content.trim().is_empty() {
                 return Err(Invalid::EmptyMessage);
@@ -172,7 +174,20 @@ impl Conversation {
     /// # Errors
     /// [`Invalid`] names the first thing that is wrong, also an id that is not the content's.
     pub fn from_json(line: &[u8], day: Option<Day>) -> Result<Self, Invalid> {
-        let incoming: Incoming = serde_json::from_slice(line).map_err(|_| Invalid::Shape)?;
+        let incoming = serde_json::from_slice(line).map_err(|_| Invalid::Shape)?;
+        Self::from_incoming(incoming, day)
+    }
+
+    /// Reads one row of a table, as JSON would show it; else as [`Self::from_json`].
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn from_row(row: serde_json::Value, day: Option<Day>) -> Result<Self, Invalid> {
+        let incoming = serde_json::from_value(row).map_err(|_| Invalid::Shape)?;
+        Self::from_incoming(incoming, day)
+    }
+
+    fn from_incoming(incoming: Incoming, day: Option<Day>) -> Result<Self, Invalid> {
         let created = incoming.created.or(day).ok_or(Invalid::NoDay)?;
         let system = incoming.system_prompt.unwrap_or_default();
         let conversation = Self::new(created, &system, incoming.messages)?;
@@ -199,6 +214,18 @@ impl Conversation {
     #[must_use]
     pub fn created(&self) -> Day {
         self.created
+    }
+
+    /// System prompt; empty when there is none.
+    #[must_use]
+    pub fn system_prompt(&self) -> &str {
+        &self.system_prompt
+    }
+
+    /// The turns.
+    #[must_use]
+    pub fn messages(&self) -> &[Message] {
+        &self.messages
     }
 
     /// Index of the last assistant's turn that directly follows a user's turn.

@@ -1,62 +1,59 @@
 //! The growing collection: daily JSONL partitions in one folder.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::draft::lock;
+use super::import::{Checkpoint, read_checkpoint};
 use super::lines::{Line, next_line};
-use super::{CONVERSATIONS_MAX, Conversation, DatasetError, Day, Invalid, ItemId, LINE_BYTES_MAX};
-
-/// Partitions held open for writing at the same time.
-const OPEN_FILES_MAX: usize = 64;
+use super::{CONVERSATIONS_MAX, Conversation, DatasetError, Day, ItemId, LINE_BYTES_MAX};
 
 /// A corpus folder, held by this process alone until dropped.
 #[derive(Debug)]
 pub struct Corpus {
-    folder: PathBuf,
-    ids: HashSet<ItemId>,
+    pub(super) folder: PathBuf,
+    pub(super) ids: HashSet<ItemId>,
+    /// Where an import was cut off.
+    pub(super) checkpoint: Option<Checkpoint>,
     _lock: File,
 }
 
-/// A line that was not taken, and why.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rejected {
-    /// It is no usable conversation.
-    Invalid(Invalid),
-    /// It is longer than [`LINE_BYTES_MAX`].
-    TooLong,
-    /// The corpus has the same conversation already.
-    Duplicate,
+/// Numbers of one day, or of a whole corpus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Stats {
+    /// Conversations.
+    pub conversations: u64,
+    /// Messages.
+    pub messages: u64,
+    /// Conversations with a system prompt.
+    pub with_system_prompt: u64,
+    /// Bytes of JSON.
+    pub bytes: u64,
+    /// Longest line, bytes.
+    pub longest: u64,
 }
 
-impl std::fmt::Display for Rejected {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Invalid(reason) => reason.fmt(f),
-            Self::TooLong => f.write_str("is longer than 256 KiB"),
-            Self::Duplicate => f.write_str("is in the corpus already"),
+impl Stats {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            conversations: self.conversations + other.conversations,
+            messages: self.messages + other.messages,
+            with_system_prompt: self.with_system_prompt + other.with_system_prompt,
+            bytes: self.bytes + other.bytes,
+            longest: self.longest.max(other.longest),
         }
     }
 }
 
-/// What an import did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ImportSummary {
-    /// Conversations added.
-    pub added: u64,
-    /// Same as one in the corpus.
-    pub duplicates: u64,
-    /// Not usable.
-    pub rejected: u64,
-}
-
 impl Corpus {
-    /// Opens the corpus in `folder`, makes it when absent, and reads the ids it holds. A last line
+    /// Opens the corpus in `folder`, makes it when absent, and reads the ids it holds. What an
+    /// import that was cut off had written after its last checkpoint is taken back; a last line
     /// torn by a crash is cut off.
     ///
     /// # Errors
@@ -67,8 +64,10 @@ impl Corpus {
         let mut corpus = Self {
             folder: folder.to_owned(),
             ids: HashSet::new(),
+            checkpoint: read_checkpoint(folder)?,
             _lock: lock,
         };
+        corpus.take_back()?;
         for day in corpus.days()? {
             corpus.read_ids(day)?;
         }
@@ -102,41 +101,109 @@ impl Corpus {
         Ok(days)
     }
 
+    /// Numbers of one day's partition, read in one pass.
+    ///
+    /// # Errors
+    /// When the partition cannot be read or holds what is no conversation.
+    pub fn stats(&self, day: Day) -> Result<Stats, DatasetError> {
+        let mut stats = Stats::default();
+        self.each_line(day, |line| {
+            let conversation =
+                Conversation::from_json(line, None).map_err(|e| format!("a conversation {e}"))?;
+            let bytes = u64::try_from(line.len()).unwrap_or(u64::MAX) + 1;
+            let one = Stats {
+                conversations: 1,
+                messages: u64::try_from(conversation.messages().len()).unwrap_or(u64::MAX),
+                with_system_prompt: u64::from(!conversation.system_prompt().is_empty()),
+                bytes,
+                longest: bytes,
+            };
+            stats = stats.plus(one);
+            Ok(())
+        })?;
+        Ok(stats)
+    }
+
+    /// Bytes of these days' partitions.
+    ///
+    /// # Errors
+    /// When the folder cannot be read.
+    pub fn bytes(&self, days: &[Day]) -> Result<u64, DatasetError> {
+        let lengths = self.partition_lengths()?;
+        Ok(days.iter().filter_map(|day| lengths.get(day)).sum())
+    }
+
     pub(super) fn partition(&self, day: Day) -> PathBuf {
         self.folder.join(format!("{day}.jsonl"))
     }
 
-    fn read_ids(&mut self, day: Day) -> Result<(), DatasetError> {
-        #[derive(Deserialize)]
-        struct Known {
-            id: ItemId,
+    /// Lengths of all partitions.
+    pub(super) fn partition_lengths(
+        &self,
+    ) -> Result<std::collections::BTreeMap<Day, u64>, DatasetError> {
+        let length = |day| {
+            let path = self.partition(day);
+            let facts = fs::metadata(&path).map_err(DatasetError::io(&path))?;
+            Ok((day, facts.len()))
+        };
+        self.days()?.into_iter().map(length).collect()
+    }
+
+    fn take_back(&self) -> Result<(), DatasetError> {
+        let Some(checkpoint) = &self.checkpoint else {
+            return Ok(());
+        };
+        for (day, length) in self.partition_lengths()? {
+            let path = self.partition(day);
+            match checkpoint.partitions.get(&day) {
+                Some(kept) if *kept == length => {}
+                Some(kept) if *kept < length => cut(&path, *kept)?,
+                Some(_) => {
+                    let what = path.display().to_string();
+                    return Err(DatasetError::corrupt(what, "it lost lines since an import"));
+                }
+                None => fs::remove_file(&path).map_err(DatasetError::io(&path))?,
+            }
         }
+        Ok(())
+    }
+
+    fn read_ids(&mut self, day: Day) -> Result<(), DatasetError> {
+        let mut ids = Vec::new();
+        self.each_line(day, |line| {
+            ids.push(id_of(line).ok_or("a line carries no id")?);
+            Ok(())
+        })?;
+        self.ids.extend(ids);
+        self.check_room()
+    }
+
+    /// Hands every line of a partition to `each`; a torn last line is cut off.
+    fn each_line(
+        &self,
+        day: Day,
+        mut each: impl FnMut(&[u8]) -> Result<(), String>,
+    ) -> Result<(), DatasetError> {
         let path = self.partition(day);
-        let mut reader = BufReader::new(File::open(&path).map_err(DatasetError::io(&path))?);
+        let corrupt = |reason: String| DatasetError::corrupt(path.display().to_string(), reason);
+        let file = File::open(&path).map_err(DatasetError::io(&path))?;
+        let mut reader = BufReader::with_capacity(256 * 1024, file);
         let (mut buffer, mut whole) = (Vec::new(), 0u64);
         while let Some(line) =
             next_line(&mut reader, &mut buffer, LINE_BYTES_MAX).map_err(DatasetError::io(&path))?
         {
             match line {
-                Line::Whole => {}
+                Line::Whole => each(&buffer).map_err(corrupt)?,
                 Line::Unended => return cut(&path, whole),
-                Line::TooLong => {
-                    let what = path.display().to_string();
-                    return Err(DatasetError::corrupt(what, "a line is longer than 256 KiB"));
-                }
+                Line::TooLong => return Err(corrupt("a line is longer than 256 KiB".to_owned())),
             }
             whole += u64::try_from(buffer.len()).unwrap_or(u64::MAX) + 1;
-            let known: Known = serde_json::from_slice(&buffer).map_err(|_| {
-                DatasetError::corrupt(path.display().to_string(), "a line carries no id")
-            })?;
-            self.ids.insert(known.id);
-            self.check_room()?;
         }
         Ok(())
     }
 
-    fn check_room(&self) -> Result<(), DatasetError> {
-        if self.ids.len() < CONVERSATIONS_MAX {
+    pub(super) fn check_room(&self) -> Result<(), DatasetError> {
+        if self.ids.len() <= CONVERSATIONS_MAX {
             return Ok(());
         }
         Err(DatasetError::TooLarge {
@@ -144,105 +211,28 @@ impl Corpus {
             reason: format!("at most {CONVERSATIONS_MAX} conversations; use several corpora"),
         })
     }
+}
 
-    /// Adds the conversations of `source`, one JSON object a line, `day` for lines without one.
-    /// Blank lines are passed over. `on_reject` hears the number and fault of each line that is
-    /// not taken. What was added is on disk when this returns; after a crash the same import can
-    /// simply be run again. Memory is bounded by the ids.
-    ///
-    /// # Errors
-    /// When the disk refuses or the corpus is full.
-    pub fn import(
-        &mut self,
-        source: &mut impl BufRead,
-        day: Option<Day>,
-        mut on_reject: impl FnMut(u64, Rejected),
-    ) -> Result<ImportSummary, DatasetError> {
-        let mut summary = ImportSummary::default();
-        let mut writers = Writers::default();
-        let (mut buffer, mut number) = (Vec::new(), 0);
-        let here = Path::new("the imported file");
-        while let Some(line) =
-            next_line(source, &mut buffer, LINE_BYTES_MAX).map_err(DatasetError::io(here))?
-        {
-            number += 1;
-            if buffer.trim_ascii().is_empty() && line != Line::TooLong {
-                continue;
-            }
-            let read = match line {
-                Line::TooLong => Err(Rejected::TooLong),
-                Line::Whole | Line::Unended => {
-                    Conversation::from_json(&buffer, day).map_err(Rejected::Invalid)
-                }
-            };
-            match read.and_then(|c| self.claim(&c).map(|()| c)) {
-                Ok(conversation) => {
-                    self.check_room()?;
-                    let path = self.partition(conversation.created());
-                    writers.append(conversation.created(), &path, &conversation)?;
-                    summary.added += 1;
-                }
-                Err(reason) => {
-                    match reason {
-                        Rejected::Duplicate => summary.duplicates += 1,
-                        Rejected::Invalid(_) | Rejected::TooLong => summary.rejected += 1,
-                    }
-                    on_reject(number, reason);
-                }
-            }
-        }
-        writers.close()?;
-        Ok(summary)
+/// The id that a partition's line carries. Lines of ours begin with it, which spares the parsing.
+fn id_of(line: &[u8]) -> Option<ItemId> {
+    #[derive(Deserialize)]
+    struct Known {
+        id: ItemId,
     }
-
-    fn claim(&mut self, conversation: &Conversation) -> Result<(), Rejected> {
-        if self.ids.insert(conversation.id()) {
-            Ok(())
-        } else {
-            Err(Rejected::Duplicate)
-        }
-    }
+    let quick = line
+        .strip_prefix(br#"{"id":""#)
+        .and_then(|rest| rest.split_first_chunk::<64>())
+        .and_then(|(hex, _)| std::str::from_utf8(hex).ok()?.parse().ok());
+    quick.or_else(|| {
+        serde_json::from_slice::<Known>(line)
+            .ok()
+            .map(|known| known.id)
+    })
 }
 
 fn cut(path: &Path, length: u64) -> Result<(), DatasetError> {
-    tracing::warn!(path = %path.display(), "cut off a last line torn by a crash");
+    tracing::warn!(path = %path.display(), "cut off what a crash left unfinished");
     let file = OpenOptions::new().write(true).open(path);
-    file.and_then(|file| file.set_len(length))
+    file.and_then(|file| file.set_len(length).and_then(|()| file.sync_all()))
         .map_err(DatasetError::io(path))
-}
-
-#[derive(Default)]
-struct Writers {
-    open: BTreeMap<Day, (PathBuf, BufWriter<File>)>,
-}
-
-impl Writers {
-    fn append(
-        &mut self,
-        day: Day,
-        path: &Path,
-        conversation: &Conversation,
-    ) -> Result<(), DatasetError> {
-        if self.open.len() >= OPEN_FILES_MAX && !self.open.contains_key(&day) {
-            self.close()?;
-        }
-        let (_, writer) = match self.open.entry(day) {
-            Entry::Occupied(open) => open.into_mut(),
-            Entry::Vacant(slot) => {
-                let file = OpenOptions::new().create(true).append(true).open(path);
-                let file = file.map_err(DatasetError::io(path))?;
-                slot.insert((path.to_owned(), BufWriter::new(file)))
-            }
-        };
-        writeln!(writer, "{}", conversation.to_json()).map_err(DatasetError::io(path))
-    }
-
-    fn close(&mut self) -> Result<(), DatasetError> {
-        while let Some((_, (path, writer))) = self.open.pop_first() {
-            let file = writer.into_inner().map_err(|e| e.into_error());
-            file.and_then(|file| file.sync_all())
-                .map_err(DatasetError::io(&path))?;
-        }
-        Ok(())
-    }
 }

@@ -11,7 +11,9 @@ use sha2::{Digest, Sha256};
 use tempfile::NamedTempFile;
 
 use super::manifest::{FileFacts, Form, Forms, Kind, Manifest, SCHEMA};
-use super::object::{SignedManifest, form_path, index_path, manifest_path, read_manifest};
+use super::object::{
+    SignedManifest, form_path, index_path, is_whole, manifest_path, read_manifest,
+};
 use super::seal::{persist, write_whole};
 use super::signed::{Signed, Signer};
 use super::{DatasetError, Day, MediaType, ObjectDigest};
@@ -24,7 +26,7 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// Chunks that may wait for a compressor: bounds the memory, whatever the object's size.
 const CHUNKS_WAITING: usize = 8;
 /// Beginning of the names of unfinished files.
-pub(super) const DRAFT_PREFIX: &str = ".draft-";
+const DRAFT_PREFIX: &str = ".draft-";
 
 /// Writes to a file, and hashes and counts what passes.
 pub(super) struct Hashing<W> {
@@ -209,7 +211,9 @@ impl Draft {
             zstd: zstd.1,
         };
         let digest = forms.identity.sha256;
-        if let Some(first) = first_manifest(folder, digest) {
+        if let Ok(first) = read_manifest(folder, digest)
+            && is_whole(folder, &first, &Form::ALL)
+        {
             return Ok(first);
         }
         for (form, (file, _)) in Form::ALL.into_iter().zip([plain, gzip, zstd]) {
@@ -239,17 +243,6 @@ impl Draft {
         write_whole(&path, signed.to_json().as_bytes())?;
         Ok(signed)
     }
-}
-
-/// The manifest of an object that is wholly there.
-fn first_manifest(folder: &Path, digest: ObjectDigest) -> Option<SignedManifest> {
-    let first = read_manifest(folder, digest).ok()?;
-    let whole = |form: Form| {
-        let length = std::fs::metadata(form_path(folder, digest, form)).map(|m| m.len());
-        length.is_ok_and(|length| length == first.forms.get(form).bytes)
-    };
-    let indexed = first.index.is_none() || index_path(folder, digest).is_file();
-    (indexed && Form::ALL.into_iter().all(whole)).then_some(first)
 }
 
 /// Length and digest of bytes in memory.

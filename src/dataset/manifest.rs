@@ -55,6 +55,9 @@ impl Form {
     /// All forms.
     pub const ALL: [Self; 3] = [Self::Identity, Self::Gzip, Self::Zstd];
 
+    /// The compressed forms.
+    pub const COMPRESSED: [Self; 2] = [Self::Gzip, Self::Zstd];
+
     /// As `Content-Encoding` carries it; `None` for plain bytes.
     #[must_use]
     pub fn content_encoding(self) -> Option<&'static str> {

@@ -112,6 +112,19 @@ pub(super) fn read_manifest(
     }
 }
 
+/// Whether these forms of an object, and its index if it has one, are there with their lengths.
+pub(super) fn is_whole(folder: &Path, manifest: &SignedManifest, forms: &[Form]) -> bool {
+    let has = |path: PathBuf, facts: FileFacts| {
+        fs::metadata(path).is_ok_and(|found| found.len() == facts.bytes)
+    };
+    let digest = manifest.digest;
+    let form = |form: &Form| has(form_path(folder, digest, *form), manifest.forms.get(*form));
+    let index = manifest
+        .index
+        .map(|facts| has(index_path(folder, digest), facts));
+    index.unwrap_or(true) && forms.iter().all(form)
+}
+
 /// Signed manifests of the objects of one kind in `folder`, newest sealed first. One that cannot
 /// be read is logged and left out; a missing folder holds none. Reads every manifest: keep the
 /// answer for a while where many ask.

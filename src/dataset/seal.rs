@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::Path;
 
-use super::draft::{About, DRAFT_PREFIX, Draft, lock, sweep};
+use super::draft::{About, Draft, lock, sweep};
 use super::index;
 use super::manifest::{Kind, MediaType};
 use super::object::{SignedManifest, write_listing};
@@ -125,11 +125,12 @@ fn day_index(
     Ok(lines)
 }
 
-/// Writes a small file whole or not at all, durably.
+/// Writes a small file whole or not at all, durably. Its draft is not among those that are swept
+/// away: others may write to the folder while somebody seals there.
 pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), DatasetError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::Builder::new()
-        .prefix(DRAFT_PREFIX)
+        .prefix(".write-")
         .tempfile_in(folder)
         .map_err(DatasetError::io(folder))?;
     file.write_all(bytes).map_err(DatasetError::io(path))?;

@@ -48,6 +48,9 @@ pub struct ScoringRules {
     pub round_blocks: u64,
     /// Items of a round.
     pub items: u32,
+    /// Share of them, 0 to 1, made in the 48 hours before the round; the others are older.
+    #[serde(default = "fresh_share")]
+    pub fresh_share: f64,
     /// Most new tokens of a reply.
     pub max_tokens: u32,
     /// Longest prompt in tokens.
@@ -68,6 +71,26 @@ pub struct ScoringRules {
 
 fn length_effect_max() -> f64 {
     0.5
+}
+
+/// 384 of 512.
+fn fresh_share() -> f64 {
+    0.75
+}
+
+impl ScoringRules {
+    /// Items of a round that are to be fresh.
+    #[must_use]
+    pub fn fresh_items(&self) -> u32 {
+        let share = self.fresh_share.clamp(0.0, 1.0);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and items"
+        )]
+        let fresh = (f64::from(self.items) * share).round() as u32;
+        fresh.min(self.items)
+    }
 }
 
 /// Largest accepted shares, 0 to 1, of bad replies among all replies.

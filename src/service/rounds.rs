@@ -6,8 +6,8 @@ use crate::chain::ChainClient;
 use crate::clock::now_ms;
 use crate::dataset::client::DatasetClient;
 use crate::dataset::rounds::draw_from;
-use crate::dataset::sampling::Wanted;
-use crate::dataset::{self, DatasetError, Item, ItemId, ObjectDigest, Pack};
+use crate::dataset::sampling::{Wanted, fresh_from};
+use crate::dataset::{Item, ItemId, ObjectDigest, Pack};
 use crate::fault::{Fault, Party};
 use crate::incentive::round::{round_at, round_seed};
 use crate::incentive::{Era, era_at};
@@ -23,6 +23,56 @@ pub struct Drawn {
     pub round: Round,
     /// Its items.
     pub items: Vec<Item>,
+}
+
+impl Drawn {
+    /// Whether each item is fresh: made at most 48 hours before the round began. In the order of
+    /// the items; the others are anchors, which measure what a model may have seen in training.
+    #[must_use]
+    pub fn fresh(&self) -> Vec<bool> {
+        let from = fresh_from(self.round.start_ms);
+        self.items.iter().map(|item| item.created >= from).collect()
+    }
+}
+
+/// Where a round begins: what its seed and its buckets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoundStart {
+    /// Number within the era.
+    pub number: RoundNumber,
+    /// The round's first block.
+    pub block: BlockRef,
+    /// Its time, unix milliseconds.
+    pub time_ms: u64,
+}
+
+/// Reads hash and time of a round's first block, which is finalised when the round is present.
+///
+/// # Errors
+/// A [`Fault`] of the chain.
+pub async fn round_start(
+    chain: &ChainClient,
+    number: RoundNumber,
+    start: BlockNumber,
+) -> Result<RoundStart, Fault> {
+    let hash = chain.block_hash(start).await.map_err(|e| e.to_fault())?;
+    let gone = || {
+        Fault::retryable(
+            Party::Chain,
+            "BLOCK_UNKNOWN",
+            format!("the endpoint does not know block {start}"),
+        )
+    };
+    let block = BlockRef {
+        number: start,
+        hash: hash.ok_or_else(gone)?,
+    };
+    let time_ms = chain.block_time_ms(block).await.map_err(|e| e.to_fault())?;
+    Ok(RoundStart {
+        number,
+        block,
+        time_ms,
+    })
 }
 
 /// Gives the round of the newest snapshot. Shared by all workers.
@@ -128,51 +178,41 @@ impl Rounds {
         number: RoundNumber,
         start: BlockNumber,
     ) -> Result<Round, Fault> {
-        let hash = self
-            .chain
-            .block_hash(start)
-            .await
-            .map_err(|e| e.to_fault())?;
-        let gone = || {
-            Fault::retryable(
-                Party::Chain,
-                "BLOCK_UNKNOWN",
-                format!("the endpoint does not know block {start}"),
-            )
-        };
-        let start = BlockRef {
-            number: start,
-            hash: hash.ok_or_else(gone)?,
-        };
-        let pack = self.dataset.newest().await.map_err(|e| e.to_fault())?;
-        let seed = round_seed(self.netuid, era.id(), number, start.hash);
-        let wanted = usize::try_from(era.scoring.items).unwrap_or(usize::MAX);
-        let packs = [pack];
-        let buckets = Wanted {
-            fresh: wanted,
-            older: 0,
-        };
-        let ids = draw_from(&packs, seed, 0, buckets).mixed(seed);
-        let [pack] = packs;
-        if ids.len() < wanted {
+        let start = round_start(&self.chain, number, start).await?;
+        let packs = self.dataset.round_packs(start.time_ms).await;
+        let packs = packs.map_err(|e| e.to_fault())?;
+        let seed = round_seed(self.netuid, era.id(), number, start.block.hash);
+        let digests: Vec<ObjectDigest> = packs.iter().map(Pack::digest).collect();
+        let wanted = wanted(era);
+        let drawing = move || draw_from(&packs, seed, start.time_ms, wanted);
+        let drawn = tokio::task::spawn_blocking(drawing).await;
+        let drawn = drawn.map_err(|e| Fault::retryable(Party::Node, "DRAW_FAILED", e))?;
+        if drawn.fresh.len() < wanted.fresh {
+            let (fresh, wanted) = (drawn.fresh.len(), wanted.fresh);
+            tracing::warn!(round = %number, fresh, wanted, "few conversations of the last 48 hours; older ones stand in");
+        }
+        let items: Vec<String> = drawn.mixed(seed).iter().map(ToString::to_string).collect();
+        if items.len() < wanted.fresh + wanted.older {
             let detail = format!(
-                "pack {} holds {} conversations, the era asks for {wanted}",
-                pack.digest(),
-                ids.len()
+                "the {} packs at hand hold {} conversations, the era asks for {}",
+                digests.len(),
+                items.len(),
+                wanted.fresh + wanted.older
             );
             return Err(Fault::retryable(Party::Dataset, "PACK_TOO_SMALL", detail));
         }
-        let items: Vec<_> = ids.iter().map(ToString::to_string).collect();
         let round = Round {
             era_id: era.id().to_string(),
             number,
-            start,
+            start: start.block,
+            start_ms: start.time_ms,
             seed,
-            pack_digest: pack.digest().to_string(),
+            pack_digest: packs_digest(&digests),
+            packs: digests.iter().map(ToString::to_string).collect(),
             items_digest: format!("sha256:{}", hex::encode(Sha256::digest(items.join("\n")))),
             items,
         };
-        tracing::info!(round = %number, items = round.items.len(), pack = %round.pack_digest, "round drawn");
+        tracing::info!(round = %number, items = round.items.len(), packs = round.packs.len(), digest = %round.pack_digest, "round drawn");
         self.store
             .put_round(round, now_ms())
             .await
@@ -181,18 +221,33 @@ impl Rounds {
 
     async fn with_items(&self, round: Round) -> Result<Drawn, Fault> {
         let broken = |what: String| Fault::permanent(Party::Node, "ROUND_BROKEN", what);
-        let digest: ObjectDigest = round.pack_digest.parse().map_err(broken)?;
+        let packs: Result<Vec<ObjectDigest>, _> = round.packs.iter().map(|d| d.parse()).collect();
         let ids: Result<Vec<ItemId>, _> = round.items.iter().map(|id| id.parse()).collect();
-        let ids = ids.map_err(broken)?;
-        let pack = self.dataset.fetch(digest).await.map_err(|e| e.to_fault())?;
-        let items = items_of(pack, ids).await.map_err(|e| e.to_fault())?;
+        let (packs, ids) = (packs.map_err(broken)?, ids.map_err(broken)?);
+        let items = self.dataset.items(&packs, &ids).await;
+        let items = items.map_err(|e| e.to_fault())?;
         Ok(Drawn { round, items })
     }
 }
 
-async fn items_of(pack: Pack, ids: Vec<ItemId>) -> Result<Vec<Item>, DatasetError> {
-    let read = tokio::task::spawn_blocking(move || dataset::items(&[pack], &ids)).await;
-    read.unwrap_or_else(|error| Err(DatasetError::Unavailable(error.to_string())))
+/// How many items of each kind an era asks for.
+fn wanted(era: &Era) -> Wanted {
+    let items = usize::try_from(era.scoring.items).unwrap_or(usize::MAX);
+    let fresh = usize::try_from(era.scoring.fresh_items()).unwrap_or(usize::MAX);
+    Wanted {
+        fresh,
+        older: items - fresh,
+    }
+}
+
+/// One digest for all packs of a round: the pack's own when it is one, else SHA-256 over the
+/// digests' text, ascending, each with a newline.
+fn packs_digest(digests: &[ObjectDigest]) -> String {
+    if let [only] = digests {
+        return only.to_string();
+    }
+    let text: String = digests.iter().map(|digest| format!("{digest}\n")).collect();
+    ObjectDigest::of(text.as_bytes()).to_string()
 }
 
 /// Trouble with the store, as a fault of the node.

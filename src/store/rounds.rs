@@ -9,6 +9,8 @@ use serde::Serialize;
 
 /// Bytes of JSON for the item ids of one round.
 const ITEMS_LIMIT: usize = 4 * 1024 * 1024;
+/// Bytes of JSON for the digests of a round's packs.
+const PACKS_LIMIT: usize = 256 * 1024;
 
 /// The items that all models of a round answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,11 +21,15 @@ pub struct Round {
     pub number: RoundNumber,
     /// Finalised block that the seed was drawn from.
     pub start: BlockRef,
+    /// Time of that block, unix milliseconds.
+    pub start_ms: u64,
     /// Seed of the draw.
     #[serde(serialize_with = "as_hex")]
     pub seed: [u8; 32],
-    /// Pack that the items come from.
+    /// Digest that stands for all packs that the items come from.
     pub pack_digest: String,
+    /// Those packs.
+    pub packs: Vec<String>,
     /// Digest over the item ids in their order.
     pub items_digest: String,
     /// Item ids in their order.
@@ -42,8 +48,10 @@ fn from_row(row: &Row<'_>) -> Result<Round, rusqlite::Error> {
             number: block(row, "start_block")?,
             hash: block_hash(row, "start_hash")?,
         },
+        start_ms: uint(row, "start_ms")?,
         seed: row.get("seed")?,
         pack_digest: row.get("pack_digest")?,
+        packs: json(row, "packs")?,
         items_digest: row.get("items_digest")?,
         items: json(row, "items")?,
     })
@@ -64,7 +72,8 @@ pub(super) fn find(
 fn put(conn: &Connection, round: &Round, now_ms: u64) -> Result<Round, StoreError> {
     conn.prepare_cached(
         "INSERT INTO rounds (era_id, number, start_block, start_hash, seed, pack_digest, \
-         items_digest, items, created_ms) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
+         items_digest, items, created_ms, start_ms, packs) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) \
          ON CONFLICT (era_id, number) DO NOTHING",
     )?
     .execute(params![
@@ -77,6 +86,8 @@ fn put(conn: &Connection, round: &Round, now_ms: u64) -> Result<Round, StoreErro
         round.items_digest,
         to_json(&round.items, ITEMS_LIMIT)?,
         int(now_ms)?,
+        int(round.start_ms)?,
+        to_json(&round.packs, PACKS_LIMIT)?,
     ])?;
     find(conn, &round.era_id, round.number)?
         .ok_or_else(|| StoreError::NotFound(format!("round {}", round.number)))

@@ -14,6 +14,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0005_judge.sql"),
     include_str!("migrations/0006_evidence.sql"),
     include_str!("migrations/0007_copies.sql"),
+    include_str!("migrations/0008_round_packs.sql"),
 ];
 
 /// How long one process waits for another's write transaction.

@@ -5,6 +5,7 @@
 )]
 
 mod dataset;
+mod endpoints;
 mod lanes;
 mod score;
 

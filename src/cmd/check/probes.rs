@@ -11,8 +11,9 @@ use url::Url;
 
 use super::{Finding, Probe};
 use crate::chain::{ChainClient, HotkeyPair, LooseMode};
+use crate::cmd::run::dataset_settings;
 use crate::config::{self, Bytes, DatasetApi, Runner, ScoreApi, Validator};
-use crate::dataset::client::{ClientSettings, DatasetClient};
+use crate::dataset::client::DatasetClient;
 use crate::dataset::list_packs;
 use crate::scoring::docker::Engine;
 use crate::store::{Reader, StoreError};
@@ -84,7 +85,7 @@ fn load(wallet: &config::Wallet) -> Result<(HotkeyPair, Option<LooseMode>), Stri
 
 async fn chain(config: &Validator) -> Finding {
     let chain = &config.chain;
-    let settings = crate::cmd::run::chain_settings(config);
+    let settings = crate::cmd::run::chain_settings(&config.chain);
     let client = match ChainClient::connect(&settings).await {
         Ok(client) => client,
         Err(error) => return Finding::fail(error),
@@ -204,20 +205,25 @@ async fn hub(hub: &config::Hub) -> Finding {
 }
 
 async fn dataset(dataset: &config::Dataset) -> Finding {
-    let client = DatasetClient::new(ClientSettings {
-        endpoints: dataset.endpoints.clone(),
-        cache: dataset.cache.clone(),
-        request_timeout: dataset.request_timeout,
-        download_timeout: dataset.download_timeout,
-        pack_bytes_max: dataset.pack_size_max.0,
-        operators: dataset.operators.clone(),
-    });
+    let settings = match dataset_settings(dataset) {
+        Ok(settings) => settings,
+        Err(error) => return Finding::fail(error),
+    };
+    let client = DatasetClient::new(settings);
     let listed = match client {
         Ok(client) => client.list().await,
         Err(error) => return Finding::fail(error),
     };
     let kept = list_packs(&dataset.cache).map_or(0, |packs| packs.len());
     match listed {
+        Ok(packs) if !packs.is_empty() && dataset.operators.is_empty() => {
+            Finding::warn(format_args!(
+                "{} packs, but dataset.operators names nobody: anyone's would be used; \
+                 the newest is signed by {}",
+                packs.len(),
+                packs[0].signer()
+            ))
+        }
         Ok(packs) if !packs.is_empty() => Finding::ok(format_args!(
             "{} packs, the newest up to {}",
             packs.len(),

@@ -7,14 +7,16 @@ use crate::chain::HotkeyPair;
 use crate::clock::now_ms;
 use crate::cmd::Failure;
 use crate::cmd::lifetime::Lifetime;
-use crate::dataset::{self, Corpus, DatasetError, Day, Rejected, Signer};
+use crate::dataset::source::Source;
+use crate::dataset::{self, Corpus, DatasetError, Day, ImportOptions, Signer};
 use crate::demo::corpus::{Conversation, sample_conversations};
 use crate::demo::judge::{DevJudge, Known};
 use crate::demo::model_hub::ModelHub;
 use crate::devchain::{self, DevChain, Genesis};
 use crate::scoring::judge::Turn;
-use std::io::BufReader;
+use std::io::Cursor;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use tokio::net::TcpListener;
 
 /// Conversations of the sample corpus.
@@ -102,20 +104,18 @@ fn seal(
         .join("\n");
     let day: Day = DAY.parse().map_err(Failure::bug)?;
     let mut corpus = Corpus::open(&folder.path("corpus")).map_err(failed)?;
-    let mut rejected = 0;
-    let mut source = BufReader::new(text.as_bytes());
-    corpus
-        .import(&mut source, Some(day), |line, why| {
-            // A folder that is used again holds them all.
-            if why != Rejected::Duplicate {
-                tracing::error!(line, ?why, "a sample conversation was rejected");
-                rejected += 1;
-            }
-        })
-        .map_err(failed)?;
+    let mut source = Source::lines(Path::new("the sample"), Cursor::new(text));
+    let options = ImportOptions {
+        day: Some(day),
+        ..ImportOptions::new(folder.path("rejects.jsonl"))
+    };
+    let summary = corpus.import(&mut source, &options, &mut |_, _| {});
+    // A folder that is used again holds them all: duplicates are fine.
+    let rejected = summary.map_err(failed)?.rejected;
     if rejected > 0 {
         return Err(Failure::bug(format_args!(
-            "{rejected} sample conversations were rejected"
+            "{rejected} sample conversations were rejected, see {}",
+            options.rejects.display()
         )));
     }
     let signer = Signer::new(operator.hotkey(), move |message| operator.sign(message));

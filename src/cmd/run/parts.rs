@@ -52,11 +52,12 @@ impl Parts {
         let artifacts = Artifacts::open(&config.store.artifacts).map_err(Failure::unavailable)?;
         let pair = load_pair(&config.wallet)?;
         let scorers = scorers(config, &artifacts, &pair).await?;
-        let chain = ChainClient::connect(&chain_settings(config))
+        let chain = ChainClient::connect(&chain_settings(&config.chain))
             .await
             .map_err(Failure::unavailable)?;
         let hub = HubClient::new(hub_settings(config)?).map_err(Failure::usage)?;
-        let dataset = DatasetClient::new(dataset_settings(config)).map_err(Failure::unavailable)?;
+        let dataset =
+            DatasetClient::new(dataset_settings(&config.dataset)?).map_err(Failure::unavailable)?;
         let judges = judges(config, &store).await?;
         let limits = limits(&config.scorer);
         Ok(Self {
@@ -133,20 +134,19 @@ pub(in crate::cmd) fn load_pair(wallet: &config::Wallet) -> Result<HotkeyPair, F
     Ok(pair)
 }
 
-pub(in crate::cmd) fn chain_settings(config: &Validator) -> ChainSettings {
+pub(in crate::cmd) fn chain_settings(chain: &config::Chain) -> ChainSettings {
     ChainSettings {
-        endpoints: config
-            .chain
+        endpoints: chain
             .endpoints
             .iter()
             .map(|url| Endpoint {
                 url: url.to_string(),
-                public: config.chain.public_endpoints.contains(url),
+                public: chain.public_endpoints.contains(url),
             })
             .collect(),
-        genesis: Some(config.chain.genesis),
-        request_timeout: config.chain.request_timeout,
-        block_time: config.chain.block_time,
+        genesis: Some(chain.genesis),
+        request_timeout: chain.request_timeout,
+        block_time: chain.block_time,
     }
 }
 
@@ -164,16 +164,20 @@ fn hub_settings(config: &Validator) -> Result<HubSettings, Failure> {
     })
 }
 
-fn dataset_settings(config: &Validator) -> ClientSettings {
-    let dataset = &config.dataset;
-    ClientSettings {
+pub(in crate::cmd) fn dataset_settings(
+    dataset: &config::Dataset,
+) -> Result<ClientSettings, Failure> {
+    Ok(ClientSettings {
         endpoints: dataset.endpoints.clone(),
-        cache: dataset.cache.clone(),
+        mirrors: dataset.mirrors.clone(),
         request_timeout: dataset.request_timeout,
+        hedge_after: dataset.hedge_after,
         download_timeout: dataset.download_timeout,
         pack_bytes_max: dataset.pack_size_max.0,
         operators: dataset.operators.clone(),
-    }
+        token: dataset.token().map_err(Failure::usage)?,
+        ..ClientSettings::new(dataset.cache.clone())
+    })
 }
 
 /// One judge for each model on offer, all under one daily limit.

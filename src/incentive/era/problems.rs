@@ -71,6 +71,11 @@ impl Era {
             "must lie in 2 to 100000; one item has no standard error",
         );
         found.require(
+            (0.0..=1.0).contains(&rules.fresh_share),
+            "scoring.fresh_share",
+            "must lie in 0 to 1",
+        );
+        found.require(
             (1..=8192).contains(&rules.max_tokens),
             "scoring.max_tokens",
             "must lie in 1 to 8192",

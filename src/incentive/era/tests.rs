@@ -47,6 +47,7 @@ fn an_era_reads_from_toml_with_units_and_defaults() {
     assert_eq!(era.admission.min_model_bytes, 20_000_000_000);
     assert_eq!(era.admission.max_model_bytes, 72 << 30);
     assert_eq!(era.scoring.gates, Gates::default());
+    assert_eq!(era.scoring.fresh_items(), 384);
     let RankingRule::WinRate(rule) = &era.incentive.ranking else {
         panic!("wrong rule")
     };
@@ -93,6 +94,7 @@ fn every_problem_is_found_at_once() {
     let mut bad = era(0, 0);
     bad.scoring.image = "scorer:latest".into();
     bad.scoring.items = 1;
+    bad.scoring.fresh_share = 1.5;
     bad.scoring.gates.cut_max = f64::NAN;
     bad.scoring.length_effect_max = -1.0;
     bad.scoring.judge_checks.second_kappa_min = f64::NAN;
@@ -113,6 +115,7 @@ fn every_problem_is_found_at_once() {
             "scoring.image",
             "scoring.round_blocks",
             "scoring.items",
+            "scoring.fresh_share",
             "scoring.gates.cut_max",
             "scoring.length_effect_max",
             "scoring.judge_checks.second_kappa_min",

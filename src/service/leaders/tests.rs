@@ -37,7 +37,9 @@ impl Fixture {
                     hash: BlockHash([7; 32]),
                 },
                 seed: [9; 32],
+                start_ms: 0,
                 pack_digest: "pack".to_owned(),
+                packs: vec!["pack".to_owned()],
                 items_digest: "items".to_owned(),
                 items: (0..32).map(|i| format!("i{i}")).collect(),
             };

@@ -22,6 +22,8 @@ fn round(era: &EraRecord, number: u64) -> Round {
         },
         seed: [9; 32],
         pack_digest: "pack".to_owned(),
+        packs: vec!["pack".to_owned()],
+        start_ms: 0,
         items_digest: "items".to_owned(),
         items: ["i1", "i2", "i3"].map(str::to_owned).to_vec(),
     }

@@ -7,16 +7,17 @@ use std::time::Duration;
 use assay::dataset::client::{ClientSettings, DatasetClient};
 use assay::dataset::rounds::{self, ListSpec, draw_from, ids_of_json};
 use assay::dataset::sampling::Wanted;
+use assay::dataset::source::Source;
 use assay::dataset::{
-    Corpus, DatasetError, Day, Form, ItemId, Kind, ObjectDigest, Pack, Rejected, SignedManifest,
-    Signer, items, list_packs, object, seal, verify,
+    Corpus, DatasetError, Day, Form, ImportOptions, ImportSummary, ItemId, Kind, ObjectDigest,
+    Pack, SignedManifest, Signer, items, list_packs, object, seal, verify,
 };
 use assay::dataset_api;
 use url::Url;
 
 use super::Served;
 
-fn line(day: &str, n: u32) -> String {
+pub(super) fn line(day: &str, n: u32) -> String {
     format!(
         r#"{{"created":"{day}","system_prompt":"You are a lighthouse keeper.","messages":[{{"role":"user","content":"Night {n}, what do you see?"}},{{"role":"assistant","content":"Ship number {n}, far out."}}]}}"#
     )
@@ -26,26 +27,37 @@ fn lines(day: &str, range: std::ops::Range<u32>) -> String {
     range.map(|n| line(day, n) + "\n").collect()
 }
 
-fn import(folder: &Path, text: &str) -> (assay::dataset::ImportSummary, Vec<(u64, Rejected)>) {
+/// Imports lines; gives the summary and the list of what was not taken.
+fn import(folder: &Path, text: &str) -> (ImportSummary, Vec<(u64, String)>) {
+    let rejects = tempfile::NamedTempFile::new().unwrap();
     let mut corpus = Corpus::open(folder).unwrap();
-    let mut rejected = Vec::new();
+    let mut source = Source::lines(Path::new("lines"), Cursor::new(text.to_owned()));
+    let options = ImportOptions::new(rejects.path().to_owned());
     let summary = corpus
-        .import(&mut Cursor::new(text), None, |n, why| {
-            rejected.push((n, why));
-        })
+        .import(&mut source, &options, &mut |_, _| {})
         .unwrap();
-    (summary, rejected)
+    let listed = std::fs::read_to_string(rejects.path()).unwrap();
+    let rejected = listed.lines().map(|line| {
+        let entry: serde_json::Value = serde_json::from_str(line).unwrap();
+        (
+            entry["record"].as_u64().unwrap(),
+            entry["reason"].as_str().unwrap().to_owned(),
+        )
+    });
+    (summary, rejected.collect())
 }
 
-fn signer(uri: &str) -> Signer {
+pub(super) fn signer(uri: &str) -> Signer {
     let pair = assay::chain::HotkeyPair::from_uri(uri).unwrap();
     Signer::new(pair.hotkey(), move |message| pair.sign(message))
 }
 
+pub(super) fn signer_hotkey(uri: &str) -> assay::bittensor::Hotkey {
+    assay::chain::HotkeyPair::from_uri(uri).unwrap().hotkey()
+}
+
 fn operator() -> assay::bittensor::Hotkey {
-    assay::chain::HotkeyPair::from_uri("//Operator")
-        .unwrap()
-        .hotkey()
+    signer_hotkey("//Operator")
 }
 
 fn seal_days(
@@ -59,7 +71,7 @@ fn seal_days(
     seal(&corpus, packs, days, with, &mut |_| {})
 }
 
-fn sealed(folder: &Path, count: u32) -> SignedManifest {
+pub(super) fn sealed(folder: &Path, count: u32) -> SignedManifest {
     let corpus = folder.join("corpus");
     import(&corpus, &lines("2026-11-20", 0..count));
     seal_days(&corpus, &folder.join("sealed"), (None, None), 1_000).unwrap()
@@ -82,14 +94,14 @@ fn gunzip(bytes: &[u8]) -> Vec<u8> {
     plain
 }
 
-fn client(endpoints: &[&Url], cache: &Path) -> DatasetClient {
+pub(super) fn client(endpoints: &[&Url], cache: &Path) -> DatasetClient {
     DatasetClient::new(ClientSettings {
         endpoints: endpoints.iter().map(|url| (*url).clone()).collect(),
-        cache: cache.to_owned(),
         request_timeout: Duration::from_secs(5),
         download_timeout: Duration::from_secs(20),
         pack_bytes_max: 8 * 1024 * 1024,
         operators: vec![operator()],
+        ..ClientSettings::new(cache.to_owned())
     })
     .unwrap()
 }
@@ -373,58 +385,37 @@ async fn the_node_fetches_verifies_keeps_and_works_on_without_the_api() {
     let cache = folder.path().join("cache");
     let dead: Url = "http://127.0.0.1:1".parse().unwrap();
 
-    let client_ = client(&[&dead, &server.url], &cache);
-    let pack = client_.newest().await.unwrap();
-    assert_eq!(pack.digest(), manifest.digest);
-    assert_eq!(ids(&pack).len(), 200);
-    assert_eq!(list_packs(&cache).unwrap().len(), 1);
+    let node = client(&[&dead, &server.url], &cache);
+    let report = node.sync().await.unwrap();
+    assert_eq!(
+        (report.listed, report.fetched, report.failed.len()),
+        (1, 1, 0)
+    );
+    assert_eq!(node.sync().await.unwrap().fetched, 0);
+    let packs = node.round_packs(5_000).await.unwrap();
+    assert_eq!(packs[0].digest(), manifest.digest);
+    let wanted = ids(&packs[0]);
+    assert_eq!(wanted.len(), 200);
+
+    // A line damaged on disk is noticed when it is read, and the pack fetched again.
+    let path = cache.join(manifest.digest.hex());
+    let damaged = std::fs::read_to_string(&path)
+        .unwrap()
+        .replacen("far", "fat", 1);
+    std::fs::write(&path, damaged).unwrap();
+    let read = node.items(&[manifest.digest], &wanted).await.unwrap();
+    assert_eq!(read.len(), 200);
     server.stop().await;
 
-    let pack = client_.newest().await.unwrap();
-    assert_eq!(pack.digest(), manifest.digest);
     assert_eq!(
-        ids(&client_.fetch(manifest.digest).await.unwrap()).len(),
-        200
+        node.round_packs(5_000).await.unwrap()[0].digest(),
+        manifest.digest
     );
-    let other = client_.fetch(ObjectDigest([0; 32])).await;
+    assert_eq!(node.items(&[manifest.digest], &wanted).await.unwrap(), read);
+    let other = node.items(&[ObjectDigest([0; 32])], &wanted).await;
     assert!(matches!(other, Err(DatasetError::Unavailable(_))));
     let empty = client(&[&dead], &folder.path().join("other"));
-    let none = empty.newest().await.unwrap_err();
+    let none = empty.round_packs(5_000).await.unwrap_err();
     assert!(none.to_string().contains("127.0.0.1:1"), "{none}");
     assert!(none.to_fault().retryable);
-}
-
-#[tokio::test]
-async fn bytes_that_are_not_the_pack_are_never_used() {
-    let folder = tempfile::tempdir().unwrap();
-    let manifest = sealed(folder.path(), 20);
-    let listing = serde_json::json!({ "packs": [manifest] }).to_string();
-    let wrong = zstd::encode_all(line("2026-11-20", 5).as_bytes(), 1).unwrap();
-    let endless = vec![7u8; 9 * 1024 * 1024];
-    for body in [wrong, endless, Vec::new()] {
-        let (listing, headers) = (listing.clone(), [("content-encoding", "zstd")]);
-        let app = axum::Router::new()
-            .route("/v1/packs", axum::routing::get(async || listing))
-            .route(
-                "/v1/packs/{digest}",
-                axum::routing::get(async move || (headers, body)),
-            );
-        let liar = Served::start(app).await;
-        let cache = folder.path().join("cache");
-        let refused = client(&[&liar.url], &cache).newest().await;
-        assert!(
-            matches!(refused, Err(DatasetError::Unavailable(_))),
-            "{refused:?}"
-        );
-        assert_eq!(
-            std::fs::read_dir(&cache).unwrap().count(),
-            0,
-            "something was kept"
-        );
-
-        let honest = Served::start(dataset_api::router(folder.path().join("sealed"))).await;
-        let both = client(&[&liar.url, &honest.url], &cache);
-        assert_eq!(both.newest().await.unwrap().digest(), manifest.digest);
-        std::fs::remove_dir_all(&cache).unwrap();
-    }
 }

@@ -2,7 +2,7 @@
 
 mod steering;
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Cursor};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,8 @@ use assay::bittensor::{BlockHash, BlockNumber, BlockRef, Netuid, RoundNumber};
 use assay::chain::HotkeyPair;
 use assay::dataset::rounds::{self, ListSpec};
 use assay::dataset::sampling::Wanted;
-use assay::dataset::{Corpus, Signer, seal};
+use assay::dataset::source::Source;
+use assay::dataset::{Corpus, ImportOptions, Signer, seal};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -45,8 +46,10 @@ fn folder_with_round() -> tempfile::TempDir {
         lines.push('\n');
     }
     let mut opened = Corpus::open(&corpus).unwrap();
+    let mut source = Source::lines(Path::new("lines"), Cursor::new(lines));
+    let options = ImportOptions::new(folder.path().join("rejects"));
     opened
-        .import(&mut lines.as_bytes(), None, |_, _| {})
+        .import(&mut source, &options, &mut |_, _| {})
         .unwrap();
     let pair = key("//Operator");
     let signer = Signer::new(pair.hotkey(), move |message| pair.sign(message));

@@ -104,6 +104,8 @@ impl Seeded {
         };
         self.store.assert_eras(vec![era]).await.unwrap();
         let round = Round {
+            start_ms: 0,
+            packs: vec![format!("sha256:{}", hex(0xda))],
             era_id: hex(0xe1),
             number: RoundNumber(3),
             start: at(990),
