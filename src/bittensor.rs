@@ -6,6 +6,7 @@ mod hotkey;
 mod hyperparameters;
 mod ids;
 mod metagraph;
+mod network;
 pub mod reveal;
 
 pub use commitment::{Commitment, CommitmentField, CommitmentTextError};
@@ -15,3 +16,4 @@ pub use ids::{
     BlockHash, BlockNumber, BlockRef, MechanismId, Netuid, RoundNumber, Tempo, Uid, storage_index,
 };
 pub use metagraph::{Metagraph, MetagraphError, Neuron, SubnetSnapshot};
+pub use network::network_name;

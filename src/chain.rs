@@ -10,6 +10,7 @@ mod block_time;
 mod call;
 mod commitments;
 mod connect;
+mod cost;
 mod epoch_state;
 mod error;
 mod fate;
@@ -28,6 +29,7 @@ mod wire;
 
 pub use call::{COMMIT_REVEAL_VERSION, Call};
 pub use connect::{ChainClient, ChainSettings, Endpoint};
+pub use cost::CommitmentTerms;
 pub use error::ChainError;
 pub use fate::Inclusion;
 pub use follow::{Finalised, FinalisedBlocks};

@@ -42,11 +42,73 @@ pub enum Command {
     Devchain(DevchainOptions),
     /// Check a configuration and its surroundings; print the effective values.
     Check(ConfigFile),
+    /// Commit a model on chain, for miners: checked by the validator's own rules first.
+    Commit(CommitOptions),
+    /// Look at the chain as the node sees it.
+    #[command(subcommand)]
+    Chain(ChainCommand),
     /// Import, seal and list evaluation conversations.
     #[command(subcommand)]
     Corpus(Corpus),
     /// Watch and steer a running Dataset API: who asks, who is closed off, who has tokens.
     Dataset(DatasetCommand),
+}
+
+/// Options of `assay commit`.
+#[derive(Debug, Args)]
+pub struct CommitOptions {
+    /// Configuration file (TOML) with [chain] and [wallet], best also [hub] and [[era]]; a sample is
+    /// configs/miner.toml.
+    #[arg(long, env = "ASSAY_CONFIG")]
+    pub config: PathBuf,
+    /// Repository on the hub: namespace/name.
+    #[arg(long, required_unless_present = "text")]
+    pub repo: Option<String>,
+    /// Its commit, 40 hex digits; the head that the hub names now, when absent.
+    #[arg(long)]
+    pub revision: Option<String>,
+    /// Chat template that the model was trained on.
+    #[arg(long, required_unless_present = "text")]
+    pub template: Option<String>,
+    /// Competition that it enters.
+    #[arg(long, required_unless_present = "text")]
+    pub competition: Option<String>,
+    /// Commit this text as it is, in either of the two forms.
+    #[arg(long, conflicts_with_all = ["repo", "revision", "template", "competition"])]
+    pub text: Option<String>,
+    /// Check and show everything, send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Replace a commitment that is there already; its block moves.
+    #[arg(long)]
+    pub replace: bool,
+    /// Do not look the model up at the hub.
+    #[arg(long)]
+    pub no_hub: bool,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What can be looked at.
+#[derive(Debug, Subcommand)]
+pub enum ChainCommand {
+    /// Network, runtime, head, epoch, our neuron, and the next weights window.
+    Status(ChainStatus),
+}
+
+/// Options of `assay chain status`.
+#[derive(Debug, Args)]
+pub struct ChainStatus {
+    /// Configuration file (TOML) with [chain] and [wallet]: a validator's or a miner's.
+    #[arg(long, env = "ASSAY_CONFIG")]
+    pub config: PathBuf,
+    /// Look at this hotkey instead of the wallet's, which is then not opened.
+    #[arg(long)]
+    pub hotkey: Option<Hotkey>,
+    /// Print one JSON object.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// An order to a running Dataset API.

@@ -1,7 +1,9 @@
 //! Composition roots, one per subcommand: they read the configuration, connect the parts, and own
 //! the long-running tasks. Results go to standard output, everything else to the log.
 
+pub mod chain_status;
 pub mod check;
+pub mod commit;
 pub mod corpus;
 pub mod dataset;
 pub mod dataset_api;
@@ -17,7 +19,7 @@ use std::process::ExitCode;
 
 use tokio::net::TcpListener;
 
-use crate::cli::Command;
+use crate::cli::{ChainCommand, Command};
 use lifetime::Lifetime;
 
 /// How a subcommand ended without success, as an exit code of sysexits.
@@ -105,6 +107,8 @@ pub async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::ScoreApi(options) => score_api::run(&options).await,
         Command::Demo(options) => demo::run(options).await,
         Command::Check(options) => check::run(&options).await,
+        Command::Commit(options) => commit::run(&options).await,
+        Command::Chain(ChainCommand::Status(options)) => chain_status::run(&options).await,
         Command::Devchain(options) => run_devchain(options).await,
         Command::Corpus(command) => corpus::run(command).await,
         Command::Dataset(command) => dataset::run(command).await,

@@ -6,6 +6,7 @@
 
 mod dataset_api;
 mod judge;
+mod miner;
 mod reader;
 mod scorer;
 mod servers;
@@ -20,6 +21,7 @@ use toml::de::DeTable;
 
 pub use dataset_api::{Budget, Budgets, DatasetApi, DatasetChain, Group, LaneBounds, Protected};
 pub use judge::{Judge, JudgeProvider};
+pub use miner::Miner;
 pub use reader::Problem;
 pub use scorer::{Runner, Scorer, Worker};
 pub use servers::{Limits, ScoreApi};
@@ -32,6 +34,11 @@ use reader::{Report, Section};
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 const VALIDATOR_SECTIONS: [&str; 10] = [
     "chain", "wallet", "store", "hub", "dataset", "judge", "scorer", "worker", "weights", "metrics",
+];
+
+/// Sections that no miner has.
+const VALIDATOR_ONLY: [&str; 7] = [
+    "store", "dataset", "judge", "scorer", "worker", "weights", "metrics",
 ];
 
 /// Everything that `assay run` needs to know, checked.
@@ -136,12 +143,23 @@ pub fn load_score_api(path: &Path) -> Result<ScoreApi, ConfigError> {
     load(path, |root| servers::score_api(root.section("score_api")))
 }
 
+/// Loads what `assay commit` and `assay chain` need.
+///
+/// # Errors
+/// [`ConfigError`] with every problem of the file.
+pub fn load_miner(path: &Path) -> Result<Miner, ConfigError> {
+    load(path, miner::miner)
+}
+
 /// The roles that one file configures, each read and checked.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Roles {
     /// The validator, when any of its sections is there.
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub validator: Option<Validator>,
+    /// A miner, when the file has a chain and a wallet and nothing that only validators have.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub miner: Option<Miner>,
     /// The Dataset API, when its section is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dataset_api: Option<DatasetApi>,
@@ -157,13 +175,15 @@ pub struct Roles {
 pub fn load_roles(path: &Path) -> Result<Roles, ConfigError> {
     load(path, |root| {
         let here = |keys: &[&str]| keys.iter().any(|key| root.has(key));
-        let validator = here(&VALIDATOR_SECTIONS) || here(&["era"]);
+        let miner = root.has("chain") && root.has("wallet") && !here(&VALIDATOR_ONLY);
+        let validator = !miner && (here(&VALIDATOR_SECTIONS) || here(&["era"]));
         let (dataset, score) = (here(&["dataset_api"]), here(&["score_api"]));
-        if !(validator || dataset || score) {
+        if !(validator || miner || dataset || score) {
             root.problem("", "configures nothing; see the files under configs/");
         }
         Some(Roles {
             validator: validator.then(|| read_validator(root)).flatten(),
+            miner: miner.then(|| miner::miner(root)).flatten(),
             dataset_api: dataset
                 .then(|| dataset_api::dataset_api(root.section("dataset_api")))
                 .flatten(),

@@ -54,10 +54,19 @@ impl WeightsWindow {
     }
 }
 
-/// The window before `epoch`: from 40 % to 80 % of the tempo. Late enough that fresh scores count,
-/// early enough for two more tries. The fifth that is left is more than the chain's last 10 blocks
-/// for every tempo from 50 on (the chain's minimum is 360); shorter ones, of dev chains, keep a
-/// fifth. `None` when the tempo is 0.
+/// Blocks for which a signed call stays valid (its era). A power of two, as the chain wants it.
+pub const CALL_LIFETIME_BLOCKS: u64 = 64;
+/// Blocks before an epoch in which no weights call may reach the chain.
+const LAST_BLOCKS: u64 = 10;
+/// Blocks that may pass between the snapshot and the signature.
+const SIGNING_BLOCKS: u64 = 4;
+/// The chain's shortest tempo; only dev chains have shorter ones.
+const SHORTEST_TEMPO: u64 = 360;
+
+/// The window before `epoch`: from 40 % to at most 80 % of the tempo. Late enough that fresh scores
+/// count, early enough for two more tries, and so early that even a call signed in its last block is
+/// included before the epoch's last 10 blocks or never. Tempos below the chain's minimum of 360, of
+/// dev chains, have no room for that and keep a fifth. `None` when the tempo is 0.
 #[must_use]
 pub fn weights_window(tempo: Tempo, epoch: BlockNumber) -> Option<WeightsWindow> {
     if tempo.0 == 0 {
@@ -65,7 +74,12 @@ pub fn weights_window(tempo: Tempo, epoch: BlockNumber) -> Option<WeightsWindow>
     }
     let tempo = u64::from(tempo.0);
     let before = |blocks: u64| BlockNumber(epoch.0.saturating_sub(blocks));
-    let last = tempo.div_ceil(5);
+    let last = if tempo < SHORTEST_TEMPO {
+        tempo.div_ceil(5)
+    } else {
+        let needed = LAST_BLOCKS + CALL_LIFETIME_BLOCKS + SIGNING_BLOCKS;
+        tempo.div_ceil(5).max(needed)
+    };
     Some(WeightsWindow {
         opens: before((tempo * 3 / 5).max(last)),
         closes: before(last),
@@ -117,9 +131,9 @@ mod tests {
     fn the_window_of_a_real_tempo() {
         let window = weights_window(Tempo(360), BlockNumber(1360)).unwrap();
         assert_eq!(window.opens, BlockNumber(1144));
-        assert_eq!(window.closes, BlockNumber(1288));
-        assert!(window.contains(BlockNumber(1144)) && window.contains(BlockNumber(1288)));
-        assert!(!window.contains(BlockNumber(1143)) && !window.contains(BlockNumber(1289)));
+        assert_eq!(window.closes, BlockNumber(1282));
+        assert!(window.contains(BlockNumber(1144)) && window.contains(BlockNumber(1282)));
+        assert!(!window.contains(BlockNumber(1143)) && !window.contains(BlockNumber(1283)));
         for tempo in 1..60 {
             let window = weights_window(Tempo(tempo), BlockNumber(1000)).unwrap();
             assert!(window.opens <= window.closes && window.closes < window.epoch);
@@ -142,6 +156,12 @@ mod tests {
             prop_assert!(window.opens <= window.closes && window.closes < window.epoch);
             prop_assert!(window.epoch.since(window.opens) <= u64::from(tempo));
             prop_assert!(tempo < 50 || window.epoch.since(window.closes) >= 10);
+            // The last block that a call signed at the window's end can be included in.
+            let latest = window.closes.plus(SIGNING_BLOCKS + CALL_LIFETIME_BLOCKS);
+            prop_assert!(tempo < 360 || window.epoch.since(latest) >= LAST_BLOCKS);
+            // Three calls, each waited for to the end of its life, fit before the epoch.
+            let length = window.closes.since(window.opens);
+            prop_assert!(tempo < 360 || length >= 2 * (CALL_LIFETIME_BLOCKS + SIGNING_BLOCKS));
         }
     }
 }

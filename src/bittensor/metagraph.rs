@@ -1,6 +1,8 @@
 //! The neurons of a subnet at one block.
 
-use super::{BlockNumber, BlockRef, Coldkey, Commitment, Hotkey, Hyperparameters, Netuid, Uid};
+use super::{
+    BlockNumber, BlockRef, Coldkey, Commitment, Hotkey, Hyperparameters, MechanismId, Netuid, Uid,
+};
 
 /// One registered neuron.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,7 +17,8 @@ pub struct Neuron {
     pub active: bool,
     /// `ValidatorPermit[uid]`: may set weights on others.
     pub validator_permit: bool,
-    /// Block of the last weights call (under commit-reveal: of the last commit).
+    /// Block of the last weights call (under commit-reveal: of the last commit), or of the
+    /// registration; 0: never. The chain keeps one for each mechanism.
     pub last_update: BlockNumber,
     /// `BlockAtRegistration`: the beginning of this hotkey's present life in the slot.
     pub registered_at: BlockNumber,
@@ -112,6 +115,10 @@ pub struct SubnetSnapshot {
     pub owner_coldkey: Coldkey,
     /// All neurons.
     pub metagraph: Metagraph,
+    /// The mechanism that each neuron's `last_update` is of.
+    pub mechanism: MechanismId,
+    /// `MechanismCountCurrent`: mechanisms 0 to this number less one exist.
+    pub mechanism_count: u8,
     /// The subnet's parameters.
     pub hyperparameters: Hyperparameters,
     /// First block at which the next epoch may fire; `None` when the tempo is 0.

@@ -38,7 +38,12 @@ impl EpochState {
         Self {
             block,
             last_epoch: BlockNumber(block.0.saturating_sub(into)),
-            pending: BlockNumber(0),
+            // A young chain's first epoch is shorter, as if the last one had fired before block 0.
+            pending: BlockNumber(if tempo.0 == 0 {
+                0
+            } else {
+                block.0 + period - into
+            }),
             index: shifted / period,
             tempo: if tempo.0 == 0 {
                 0

@@ -132,7 +132,37 @@ pub enum SubmitError {
     Chain(#[from] ChainError),
 }
 
+/// What a pallet's error in a block asks of the sender, by the error's name.
+fn after_dispatch(pallet: &str, error: &str) -> Remedy {
+    match (pallet, error) {
+        ("SubtensorModule", "SettingWeightsTooFast" | "CommittingWeightsTooFast") => {
+            Remedy::AwaitRateLimit
+        }
+        // The subnet changed its mind between the snapshot and the block: the other form is due.
+        ("SubtensorModule", "CommitRevealEnabled" | "CommitRevealDisabled") => Remedy::SignAnew,
+        ("SubtensorModule", "InvalidRevealRound") => Remedy::RecomputeRound,
+        // Stake, permit, registration, version, or the vector itself: the same call fails again.
+        ("SubtensorModule" | "Commitments", _) => Remedy::Stop,
+        // Not about the call: a filter, weight or resource of the block.
+        _ => Remedy::Pause,
+    }
+}
+
 impl SubmitError {
+    /// What to do, for everything that can go wrong with a call.
+    #[must_use]
+    pub fn remedy(&self) -> Remedy {
+        match self {
+            Self::Pool { refusal, .. } => refusal.remedy(),
+            Self::Dispatch { pallet, error, .. } => after_dispatch(pallet, error),
+            Self::CommitRevealDemanded(_) | Self::NeverIncluded(_) | Self::Chain(_) => {
+                Remedy::SignAnew
+            }
+            Self::FateUnknown(_) => Remedy::AwaitFirst,
+            Self::BadCall(_) => Remedy::Stop,
+        }
+    }
+
     /// The pool's answer.
     pub(super) fn from_pool(error: &rpcs::UserError) -> Self {
         let data: Option<String> = error
@@ -154,19 +184,19 @@ impl SubmitError {
     /// The ledger's form of this error.
     #[must_use]
     pub fn to_fault(&self) -> Fault {
-        let (code, retryable) = match self {
+        let code = match self {
             Self::Chain(error) => return error.to_fault(),
-            Self::CommitRevealDemanded(_) => ("CHAIN_COMMIT_REVEAL", false),
-            Self::BadCall(_) => ("CHAIN_BAD_CALL", false),
-            Self::Pool { refusal, .. } => ("CHAIN_POOL", refusal.remedy() != Remedy::Stop),
-            Self::Dispatch { .. } => ("CHAIN_DISPATCH", true),
-            Self::NeverIncluded(_) => ("CHAIN_NEVER_INCLUDED", true),
-            Self::FateUnknown(_) => ("CHAIN_FATE_UNKNOWN", true),
+            Self::CommitRevealDemanded(_) => "CHAIN_COMMIT_REVEAL",
+            Self::BadCall(_) => "CHAIN_BAD_CALL",
+            Self::Pool { .. } => "CHAIN_POOL",
+            Self::Dispatch { .. } => "CHAIN_DISPATCH",
+            Self::NeverIncluded(_) => "CHAIN_NEVER_INCLUDED",
+            Self::FateUnknown(_) => "CHAIN_FATE_UNKNOWN",
         };
         Fault {
             party: Party::Chain,
             code: code.to_owned(),
-            retryable,
+            retryable: self.remedy() != Remedy::Stop,
             message: self.to_string(),
         }
     }

@@ -15,6 +15,8 @@ const STAKE_THRESHOLD: Entry = Entry("SubtensorModule", "StakeThreshold");
 const LAST_EPOCH_BLOCK: Entry = Entry("SubtensorModule", "LastEpochBlock");
 const PENDING_EPOCH_AT: Entry = Entry("SubtensorModule", "PendingEpochAt");
 const WEIGHTS: Entry = Entry("SubtensorModule", "Weights");
+const MECHANISM_COUNT: Entry = Entry("SubtensorModule", "MechanismCountCurrent");
+const LAST_UPDATE: Entry = Entry("SubtensorModule", "LastUpdate");
 const SELECTIVE_METAGRAPH: (&str, &str) = ("SubnetInfoRuntimeApi", "get_selective_metagraph");
 
 /// Fields asked of `get_selective_metagraph`, by the runtime's numbers: identity 0, 5–10,
@@ -61,6 +63,9 @@ struct Stored {
     stake_threshold: u64,
     /// `LastEpochBlock` and `PendingEpochAt`, on runtimes that have them.
     epoch: Option<(u64, u64)>,
+    mechanism_count: u8,
+    /// `LastUpdate` of a mechanism other than 0, whose own the metagraph holds.
+    last_update: Option<Vec<u64>>,
 }
 
 impl ChainClient {
@@ -75,18 +80,32 @@ impl ChainClient {
         netuid: Netuid,
         at: BlockRef,
     ) -> Result<SubnetSnapshot, ChainError> {
+        self.mechanism_snapshot(netuid, MechanismId(0), at).await
+    }
+
+    /// The same for one mechanism: with its own `LastUpdate`. Whether the mechanism exists is for the
+    /// caller to see.
+    ///
+    /// # Errors
+    /// As [`ChainClient::snapshot`].
+    pub async fn mechanism_snapshot(
+        &self,
+        netuid: Netuid,
+        mechanism: MechanismId,
+        at: BlockRef,
+    ) -> Result<SubnetSnapshot, ChainError> {
         self.read("reading the subnet", async {
             let view = self.view(at).await?;
             let args = (netuid.0, FIELDS.to_vec());
             let (selective, stored) = tokio::try_join!(
                 view.call::<Option<Selective>>(SELECTIVE_METAGRAPH, args),
-                stored(&view, netuid),
+                stored(&view, netuid, mechanism),
             )?;
             let selective = selective.ok_or(ChainError::NoSuchSubnet {
                 netuid,
                 block: at.hash,
             })?;
-            assemble(&view, netuid, selective, &stored)
+            assemble(&view, (netuid, mechanism), selective, stored)
         })
         .await
     }
@@ -114,26 +133,49 @@ impl ChainClient {
     }
 }
 
-async fn stored(view: &View, netuid: Netuid) -> Result<Stored, ChainError> {
-    let epochs = view.has(LAST_EPOCH_BLOCK) && view.has(PENDING_EPOCH_AT);
-    let mut keys = vec![view.key(TIMESTAMP, ())?, view.key(STAKE_THRESHOLD, ())?];
-    if epochs {
-        keys.push(view.key(LAST_EPOCH_BLOCK, (netuid.0,))?);
-        keys.push(view.key(PENDING_EPOCH_AT, (netuid.0,))?);
+async fn stored(view: &View, netuid: Netuid, mechanism: MechanismId) -> Result<Stored, ChainError> {
+    let mut wanted = vec![
+        (TIMESTAMP, view.key(TIMESTAMP, ())?),
+        (STAKE_THRESHOLD, view.key(STAKE_THRESHOLD, ())?),
+    ];
+    for entry in [LAST_EPOCH_BLOCK, PENDING_EPOCH_AT, MECHANISM_COUNT] {
+        if view.has(entry) {
+            wanted.push((entry, view.key(entry, (netuid.0,))?));
+        }
     }
+    if mechanism != MechanismId(0) {
+        let index = storage_index(netuid, mechanism);
+        wanted.push((LAST_UPDATE, view.key(LAST_UPDATE, (index,))?));
+    }
+    let (entries, keys): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
     let values = view.values(&keys).await?;
-    let value = |i: usize| values.get(i).and_then(Option::as_deref);
-    let timestamp = value(0).ok_or_else(|| no_time(view.block))?;
-    let epoch = if epochs {
-        let last = view.decode_present(LAST_EPOCH_BLOCK, value(2))?;
-        Some((last, view.decode_present(PENDING_EPOCH_AT, value(3))?))
+    let place = |entry| entries.iter().position(|known| *known == entry);
+    let value = |entry| values.get(place(entry)?)?.as_deref();
+    let asked = |entry| place(entry).is_some();
+    let timestamp = value(TIMESTAMP).ok_or_else(|| no_time(view.block))?;
+    let epoch = if asked(LAST_EPOCH_BLOCK) && asked(PENDING_EPOCH_AT) {
+        let last = view.decode_present(LAST_EPOCH_BLOCK, value(LAST_EPOCH_BLOCK))?;
+        let pending = view.decode_present(PENDING_EPOCH_AT, value(PENDING_EPOCH_AT))?;
+        Some((last, pending))
+    } else {
+        None
+    };
+    let mechanism_count = if asked(MECHANISM_COUNT) {
+        view.decode_present(MECHANISM_COUNT, value(MECHANISM_COUNT))?
+    } else {
+        1
+    };
+    let last_update = if asked(LAST_UPDATE) {
+        Some(view.decode_present(LAST_UPDATE, value(LAST_UPDATE))?)
     } else {
         None
     };
     Ok(Stored {
         timestamp_ms: view.decode_present(TIMESTAMP, Some(timestamp))?,
-        stake_threshold: view.decode_present(STAKE_THRESHOLD, value(1))?,
+        stake_threshold: view.decode_present(STAKE_THRESHOLD, value(STAKE_THRESHOLD))?,
         epoch,
+        mechanism_count,
+        last_update,
     })
 }
 
@@ -148,9 +190,9 @@ fn no_time(block: BlockRef) -> ChainError {
 
 fn assemble(
     view: &View,
-    netuid: Netuid,
-    read: Selective,
-    stored: &Stored,
+    (netuid, mechanism): (Netuid, MechanismId),
+    mut read: Selective,
+    stored: Stored,
 ) -> Result<SubnetSnapshot, ChainError> {
     let at = view.block;
     if read.netuid != netuid.0 || need("block", read.block)? != at.number.0 {
@@ -160,7 +202,13 @@ fn assemble(
         );
         return Err(ChainError::unreadable("the metagraph", reason));
     }
-    let hyperparameters = hyperparameters(&read, stored)?;
+    let hyperparameters = hyperparameters(&read, &stored)?;
+    if let Some(mut own) = stored.last_update {
+        // A mechanism may have no entry for a neuron, which the chain reads as 0.
+        let neurons = usize::from(need("num_uids", read.num_uids)?);
+        own.resize(own.len().max(neurons), 0);
+        read.last_update = Some(own);
+    }
     let next_epoch_block = next_epoch(at.number, netuid, hyperparameters.tempo, stored.epoch);
     let entries = need("commitments", read.commitments.as_deref())?;
     let commitments: Result<Vec<Commitment>, ChainError> = entries
@@ -175,6 +223,8 @@ fn assemble(
         owner_coldkey: Coldkey(need("owner_coldkey", read.owner_coldkey)?),
         commitments: commitments?,
         metagraph: metagraph(netuid, read)?,
+        mechanism,
+        mechanism_count: stored.mechanism_count.max(1),
         hyperparameters,
         next_epoch_block,
     })

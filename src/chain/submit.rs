@@ -13,6 +13,7 @@ use super::in_flight::InFlight;
 use super::refusal::{Refusal, SubmitError};
 use super::view::{Entry, View};
 use super::wallet::HotkeyPair;
+use crate::bittensor::epoch::CALL_LIFETIME_BLOCKS;
 use crate::bittensor::{BlockHash, BlockNumber, Hotkey, Netuid};
 use std::time::Duration;
 use subxt::config::{DefaultExtrinsicParamsBuilder, SubstrateConfig};
@@ -22,8 +23,7 @@ use tokio::sync::OwnedMutexGuard;
 
 const COMMIT_REVEAL: Entry = Entry("SubtensorModule", "CommitRevealWeightsEnabled");
 
-/// Blocks for which a signed call stays valid. A power of two.
-pub(super) const ERA_BLOCKS: u64 = 64;
+pub(super) const ERA_BLOCKS: u64 = CALL_LIFETIME_BLOCKS;
 /// A call whose watch was lost is settled for at least this long, however short the block time.
 const SHORTEST_SETTLING: Duration = Duration::from_secs(20);
 
@@ -91,6 +91,14 @@ impl ChainClient {
     /// [`SubmitError`] says what is known; only [`SubmitError::FateUnknown`] leaves it open.
     pub async fn submit(&self, pair: &HotkeyPair, call: Call) -> Result<Inclusion, SubmitError> {
         let signed = self.sign(pair, &call).await?;
+        self.carry_out(signed).await
+    }
+
+    /// [`ChainClient::submit`] for what is signed already.
+    ///
+    /// # Errors
+    /// As [`ChainClient::submit`].
+    pub async fn carry_out(&self, signed: SignedCall) -> Result<Inclusion, SubmitError> {
         let outcome = match self.send(signed).await {
             Ok(mut in_flight) => in_flight.finish().await,
             Err(error) => Err(error),

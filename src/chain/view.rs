@@ -16,7 +16,7 @@ use subxt::utils::H256;
 pub(super) type At = subxt::client::OnlineClientAtBlock<SubstrateConfig>;
 
 /// A storage entry by pallet and name.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Entry(pub(super) &'static str, pub(super) &'static str);
 
 impl std::fmt::Display for Entry {
@@ -55,16 +55,27 @@ impl View {
         (api, method): (&str, &str),
         args: impl IntoEncodableValues,
     ) -> Result<R, ChainError> {
+        let metadata = self.metadata();
+        let args = encode_runtime_api_inputs(api, method, args, metadata, metadata.types())
+            .map_err(|e| ChainError::unreadable(format!("{api}.{method}"), e))?;
+        self.call_encoded((api, method), &args).await
+    }
+
+    /// Calls a runtime API with arguments that are encoded already, such as a signed extrinsic. One
+    /// request.
+    pub(super) async fn call_encoded<R: DecodeAsType>(
+        &self,
+        (api, method): (&str, &str),
+        args: &[u8],
+    ) -> Result<R, ChainError> {
         let what = format!("{api}.{method}");
         let metadata = self.metadata();
         let types = metadata.types();
-        let args = encode_runtime_api_inputs(api, method, args, metadata, types)
-            .map_err(|e| ChainError::unreadable(&what, e))?;
         let name = format!("{api}_{method}");
         let hash = H256(self.block.hash.0);
         let answer = self
             .rpc
-            .state_call(&name, Some(&args), Some(hash))
+            .state_call(&name, Some(args), Some(hash))
             .await
             .map_err(|e| ChainError::from_rpc(&what, Some(self.block.hash), e))?;
         let rest = &mut &*answer;

@@ -77,6 +77,9 @@ pub async fn run(options: &ConfigFile) -> Result<(), Failure> {
     if let Some(validator) = &roles.validator {
         probes.extend(probes::validator(validator));
     }
+    if let Some(miner) = &roles.miner {
+        probes.extend(probes::miner(miner));
+    }
     if let Some(dataset_api) = &roles.dataset_api {
         probes.extend(probes::dataset_api(dataset_api));
     }

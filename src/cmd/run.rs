@@ -17,7 +17,7 @@ use crate::service::worker::Worker;
 use crate::service::{Rounds, Watcher, fetcher::Fetcher, judging::Judging, stage};
 use crate::store::WorkerId;
 use parts::Parts;
-pub(super) use parts::{chain_settings, dataset_settings, file_digest};
+pub(super) use parts::{chain_settings, dataset_settings, file_digest, load_pair};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -65,6 +65,7 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
     let watcher = Watcher {
         chain: parts.chain.clone(),
         netuid: config.chain.netuid,
+        mechanism: config.chain.mechanism,
         store: parts.store.clone(),
         latest: sender,
     };
@@ -87,11 +88,11 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
             store: parts.store.clone(),
             chain: parts.chain.clone(),
             pair: parts.pair.clone(),
-            mechanism: config.chain.mechanism,
             version_key: config.weights.version_key,
             beacon: config.chain.beacon(),
             block_ms: u64::try_from(config.chain.block_time.as_millis()).unwrap_or(u64::MAX),
             eras: config.eras.clone(),
+            last_good_blocks: blocks(config.weights.last_good_for, config.chain.block_time),
             latest,
         };
         life.spawn("weight setter", setter.run(life.shutdown.clone()));
@@ -109,6 +110,12 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
             error = store.writer_ended() => Err(error),
         }
     });
+}
+
+/// Whole blocks in a stretch of time.
+fn blocks(time: Duration, block_time: Duration) -> u64 {
+    let count = time.as_millis().checked_div(block_time.as_millis());
+    count.map_or(u64::MAX, |n| u64::try_from(n).unwrap_or(u64::MAX))
 }
 
 fn start_stages(life: &mut Lifetime, config: &Validator, parts: &Parts, rounds: &Arc<Rounds>) {

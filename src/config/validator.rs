@@ -196,6 +196,9 @@ pub struct Weights {
     /// Deadline from signing to finality.
     #[serde(serialize_with = "duration_text")]
     pub timeout: Duration,
+    /// How long the last good weights are sent again while scoring is down; then everything is burnt.
+    #[serde(serialize_with = "duration_text")]
+    pub last_good_for: Duration,
 }
 
 /// `[metrics]`: the validator's only listener.
@@ -360,6 +363,7 @@ pub(super) fn weights(mut s: Section<'_>) -> Weights {
         submit: s.or("submit", true),
         version_key: s.or("version_key", 0),
         timeout: s.duration("timeout", 5 * MINUTE, HOUR),
+        last_good_for: s.duration("last_good_for", 3 * DAY, 30 * DAY),
     };
     s.finish();
     weights

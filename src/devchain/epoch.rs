@@ -1,8 +1,9 @@
 //! Epochs: when they fire, and what they update.
 //!
 //! The consensus is simplified: incentive is the stake-weighted mean of the permitted validators'
-//! normalised rows, dividends follow the stake of those whose rows count, bonds and trust clipping are not modelled, and emission
-//! is shown in `Emission` but not added to stake.
+//! normalised rows, for each mechanism by its own rows; dividends follow the stake of those whose rows
+//! count in mechanism 0, and so does emission, which is shown in `Emission` but not added to stake.
+//! Bonds and trust clipping are not modelled.
 
 use super::error::DevChainError;
 use super::runtime::Key;
@@ -115,8 +116,10 @@ fn run(writer: &mut Writer<'_>, netuid: u16, block: u64) -> Result<(), DevChainE
     let index: u64 = writer.read().subnet("SubnetEpochIndex", netuid)?;
     writer.put_subnet("SubnetEpochIndex", netuid, &(index + 1))?;
 
-    let neurons = read_neurons(&writer.read(), netuid, block)?;
-    let rows = surviving_rows(&writer.read(), netuid, &neurons)?;
+    run_other_mechanisms(writer, netuid, block)?;
+    let index = storage_index(netuid, 0);
+    let neurons = read_neurons(&writer.read(), netuid, index, block)?;
+    let rows = surviving_rows(&writer.read(), netuid, index, &neurons)?;
     let incentive = incentive(&neurons, &rows);
     let votes = |uid: usize| rows.iter().any(|row| row.from == uid);
     let voting: Vec<u128> = (0..neurons.len())
@@ -138,12 +141,27 @@ fn run(writer: &mut Writer<'_>, netuid: u16, block: u64) -> Result<(), DevChainE
         .map(|uid| if votes(uid) { u16::MAX } else { 0 })
         .collect();
     writer.put_subnet("Consensus", netuid, &incentive)?;
-    writer.put_subnet("Incentive", storage_index(netuid, 0), &incentive)?;
+    writer.put_subnet("Incentive", index, &incentive)?;
     writer.put_subnet("Dividends", netuid, &dividends)?;
     writer.put_subnet("ValidatorTrust", netuid, &trust)?;
     writer.put_subnet("Emission", netuid, &emission)?;
     writer.put_subnet("Active", netuid, &active)?;
     writer.put_subnet("ValidatorPermit", netuid, &permits)
+}
+
+/// The incentive of every mechanism but the first.
+fn run_other_mechanisms(
+    writer: &mut Writer<'_>,
+    netuid: u16,
+    block: u64,
+) -> Result<(), DevChainError> {
+    for mechanism in 1..writer.read().mechanisms(netuid)? {
+        let index = storage_index(netuid, mechanism);
+        let neurons = read_neurons(&writer.read(), netuid, index, block)?;
+        let rows = surviving_rows(&writer.read(), netuid, index, &neurons)?;
+        writer.put_subnet("Incentive", index, &incentive(&neurons, &rows))?;
+    }
+    Ok(())
 }
 
 #[derive(Debug)]
@@ -156,14 +174,15 @@ struct Neuron {
 }
 
 /// The neurons with the permits that this epoch gives: the highest stakes at or above the
-/// threshold, and the owner.
+/// threshold, and the owner. `index` is the mechanism's.
 fn read_neurons(
     reader: &Reader<'_>,
     netuid: u16,
+    index: u16,
     block: u64,
 ) -> Result<Vec<Neuron>, DevChainError> {
     let n: u16 = reader.subnet("SubnetworkN", netuid)?;
-    let updates: Vec<u64> = reader.subnet("LastUpdate", storage_index(netuid, 0))?;
+    let updates: Vec<u64> = reader.subnet("LastUpdate", index)?;
     let cutoff = reader.activity_cutoff(netuid)?;
     let threshold: u64 = reader.or_default(SUBTENSOR, "StakeThreshold", &[])?;
     let seats = usize::from(reader.subnet::<u16>("MaxAllowedValidators", netuid)?);
@@ -201,6 +220,7 @@ struct Row {
 fn surviving_rows(
     reader: &Reader<'_>,
     netuid: u16,
+    index: u16,
     neurons: &[Neuron],
 ) -> Result<Vec<Row>, DevChainError> {
     let owner = reader.owner_uid(netuid)?.map(usize::from);
@@ -210,7 +230,7 @@ fn surviving_rows(
             continue;
         }
         let uid = u16::try_from(from).unwrap_or(u16::MAX);
-        let keys = [Key::U16(storage_index(netuid, 0)), Key::U16(uid)];
+        let keys = [Key::U16(index), Key::U16(uid)];
         let stored: Vec<(u16, u16)> = reader.or_default(SUBTENSOR, "Weights", &keys)?;
         let weights: Vec<(usize, u128)> = stored
             .into_iter()

@@ -9,11 +9,10 @@ use super::storage::{Reader, SUBTENSOR, Writer, account as account_value, number
 use super::subnet::storage_index;
 
 /// Per-neuron vectors and their value for a newcomer. Entries that a runtime lacks are skipped.
-const SHARES: [&str; 7] = [
+const SHARES: [&str; 6] = [
     "Rank",
     "Trust",
     "Consensus",
-    "Incentive",
     "Dividends",
     "ValidatorTrust",
     "PruningScores",
@@ -33,10 +32,9 @@ pub(super) fn place(
         set_at(&mut values, uid, 0);
         writer.put_subnet(entry, netuid, &values)?;
     }
-    let index = storage_index(netuid, 0);
-    let mut updates: Vec<u64> = writer.read().subnet("LastUpdate", index)?;
-    set_at(&mut updates, uid, block);
-    writer.put_subnet("LastUpdate", index, &updates)?;
+    for mechanism in 0..writer.read().mechanisms(netuid)? {
+        place_in_mechanism(writer, storage_index(netuid, mechanism), uid, block)?;
+    }
     let mut emission: Vec<u64> = writer.read().subnet("Emission", netuid)?;
     set_at(&mut emission, uid, 0);
     writer.put_subnet("Emission", netuid, &emission)?;
@@ -45,8 +43,6 @@ pub(super) fn place(
         set_at(&mut values, uid, value);
         writer.put_subnet(entry, netuid, &values)?;
     }
-    writer.remove(SUBTENSOR, "Weights", &[Key::U16(index), Key::U16(uid)]);
-    writer.remove(SUBTENSOR, "Bonds", &[Key::U16(index), Key::U16(uid)]);
     writer.put(SUBTENSOR, "Keys", &slot, &hotkey)?;
     writer.put(SUBTENSOR, "BlockAtRegistration", &slot, &block)?;
     let member = [Key::U16(netuid), Key::Account(hotkey)];
@@ -56,6 +52,24 @@ pub(super) fn place(
     let n: u16 = writer.read().subnet("SubnetworkN", netuid)?;
     writer.put_subnet("SubnetworkN", netuid, &n.max(uid + 1))?;
     own(writer, &hotkey, &coldkey)
+}
+
+/// What each mechanism keeps for itself.
+fn place_in_mechanism(
+    writer: &mut Writer<'_>,
+    index: u16,
+    uid: u16,
+    block: u64,
+) -> Result<(), DevChainError> {
+    let mut incentive: Vec<u16> = writer.read().subnet("Incentive", index)?;
+    set_at(&mut incentive, uid, 0);
+    writer.put_subnet("Incentive", index, &incentive)?;
+    let mut updates: Vec<u64> = writer.read().subnet("LastUpdate", index)?;
+    set_at(&mut updates, uid, block);
+    writer.put_subnet("LastUpdate", index, &updates)?;
+    writer.remove(SUBTENSOR, "Weights", &[Key::U16(index), Key::U16(uid)]);
+    writer.remove(SUBTENSOR, "Bonds", &[Key::U16(index), Key::U16(uid)]);
+    Ok(())
 }
 
 fn set_at<T: Clone + Default>(values: &mut Vec<T>, uid: u16, value: T) {

@@ -15,8 +15,13 @@ impl Reader<'_> {
     }
 
     pub(super) fn mechanism_exists(&self, netuid: u16, id: u8) -> Result<bool, DevChainError> {
+        Ok(id < self.mechanisms(netuid)?)
+    }
+
+    /// How many mechanisms there are, at least 1.
+    pub(super) fn mechanisms(&self, netuid: u16) -> Result<u8, DevChainError> {
         let count: u8 = self.subnet("MechanismCountCurrent", netuid)?;
-        Ok(id < count.max(1))
+        Ok(count.max(1))
     }
 
     pub(super) fn uid(&self, netuid: u16, hotkey: &[u8; 32]) -> Result<Option<u16>, DevChainError> {

@@ -91,14 +91,18 @@ pub fn check(
     check_commitment(submission, facts.registered_at, &era.admission)?;
     match facts.repo {
         Repo::Public(files) => select_files(files, &era.admission),
-        Repo::Unavailable(reason) => {
-            let detail = format!(
-                "{} is not publicly available: {reason}.",
-                submission.model.repo
-            );
-            Err(Rejection::new(RejectionCode::RepoUnavailable, detail))
-        }
+        Repo::Unavailable(reason) => Err(unavailable(submission, reason)),
     }
+}
+
+/// The verdict on a repository that the hub says is not publicly there.
+#[must_use]
+pub fn unavailable(submission: &Submission, reason: &str) -> Rejection {
+    let detail = format!(
+        "{} is not publicly available: {reason}.",
+        submission.model.repo
+    );
+    Rejection::new(RejectionCode::RepoUnavailable, detail)
 }
 
 /// The rules that need nothing but the chain.
@@ -110,16 +114,9 @@ pub fn check_commitment(
     registered_at: Option<BlockNumber>,
     rules: &AdmissionRules,
 ) -> Result<(), Rejection> {
+    check_registration(submission, registered_at)?;
     let reject = |code, detail: String| Err(Rejection::new(code, detail));
     let block = submission.block;
-    let Some(registered_at) = registered_at else {
-        let detail = format!("{} holds no uid on the subnet.", submission.hotkey);
-        return reject(RejectionCode::NotRegistered, detail);
-    };
-    if block < registered_at {
-        let detail = format!("Committed at block {block}, registered at block {registered_at}.");
-        return reject(RejectionCode::CommittedBeforeRegistration, detail);
-    }
     if block < rules.earliest_commit_block {
         let earliest = rules.earliest_commit_block;
         let detail = format!("Committed at block {block}; the era accepts from block {earliest}.");
@@ -135,6 +132,27 @@ pub fn check_commitment(
             submission.template
         );
         return reject(RejectionCode::TemplateUnknown, detail);
+    }
+    Ok(())
+}
+
+/// The rule that holds in every era: the commitment belongs to the hotkey's present registration.
+///
+/// # Errors
+/// A [`Rejection`].
+pub fn check_registration(
+    submission: &Submission,
+    registered_at: Option<BlockNumber>,
+) -> Result<(), Rejection> {
+    let block = submission.block;
+    let Some(registered_at) = registered_at else {
+        let detail = format!("{} holds no uid on the subnet.", submission.hotkey);
+        return Err(Rejection::new(RejectionCode::NotRegistered, detail));
+    };
+    if block < registered_at {
+        let detail = format!("Committed at block {block}, registered at block {registered_at}.");
+        let code = RejectionCode::CommittedBeforeRegistration;
+        return Err(Rejection::new(code, detail));
     }
     Ok(())
 }

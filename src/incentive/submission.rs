@@ -132,11 +132,22 @@ pub fn format(
     template: Template,
     competition: &CompetitionId,
 ) -> Result<String, usize> {
-    let text = format!("2:{repo}:{revision}:{template}:{competition}");
+    let text = draft(
+        &repo.to_string(),
+        revision.as_str(),
+        template.as_str(),
+        competition.as_str(),
+    );
     if text.len() > TEXT_BYTES_MAX {
         return Err(text.len());
     }
     Ok(text)
+}
+
+/// The same text from parts that nobody has checked yet: [`parse`] then says what is wrong with them.
+#[must_use]
+pub fn draft(repo: &str, revision: &str, template: &str, competition: &str) -> String {
+    format!("2:{repo}:{revision}:{template}:{competition}")
 }
 
 /// The origin's text for the same model; it carries no revision.

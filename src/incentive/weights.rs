@@ -4,10 +4,12 @@ use crate::bittensor::Uid;
 
 mod allocate;
 mod error;
+mod last_good;
 mod preflight;
 
-pub use allocate::allocate;
+pub use allocate::{allocate, burn};
 pub use error::WeightError;
+pub use last_good::{LastGood, StandIn, stand_in};
 pub use preflight::preflight;
 
 /// Weights of one validator, in the chain's own scale: ordered by uid, each uid once, never empty,

@@ -323,7 +323,9 @@ pub(super) fn reparse(stored: &Stored) -> Option<Submission> {
     submission::parse(&commitment).ok()
 }
 
-pub(super) fn rule_file(file: &crate::hub::RepoFile) -> RepoFile {
+/// A listed file as the rules see it.
+#[must_use]
+pub fn rule_file(file: &crate::hub::RepoFile) -> RepoFile {
     RepoFile {
         path: file.path.clone(),
         size: file.size,

@@ -1,6 +1,6 @@
 //! Follows finalised blocks and publishes one whole snapshot for each.
 
-use crate::bittensor::{Netuid, SubnetSnapshot};
+use crate::bittensor::{MechanismId, Netuid, SubnetSnapshot};
 use crate::chain::{ChainClient, ChainError};
 use crate::clock::now_ms;
 use crate::retry::{Pauses, Retry, RetryPolicy, Retryable};
@@ -20,6 +20,8 @@ pub struct Watcher {
     pub chain: ChainClient,
     /// The subnet.
     pub netuid: Netuid,
+    /// The mechanism that weights are set for.
+    pub mechanism: MechanismId,
     /// Where faults are kept.
     pub store: Store,
     /// Where snapshots go.
@@ -39,7 +41,9 @@ impl Watcher {
         loop {
             let read = async {
                 let head = blocks.next().await?;
-                self.chain.snapshot(self.netuid, head.block).await
+                self.chain
+                    .mechanism_snapshot(self.netuid, self.mechanism, head.block)
+                    .await
             };
             let result = tokio::select! {
                 () = shutdown.signalled() => return Ok(()),

@@ -6,7 +6,7 @@ mod sending;
 use super::Latest;
 use crate::bittensor::epoch::{WeightsWindow, weights_window};
 use crate::bittensor::reveal::Beacon;
-use crate::bittensor::{BlockNumber, MechanismId, SubnetSnapshot, Uid};
+use crate::bittensor::{BlockNumber, SubnetSnapshot, Uid};
 use crate::chain::{ChainClient, HotkeyPair};
 use crate::clock::now_ms;
 use crate::fault::{Fault, Party};
@@ -14,7 +14,7 @@ use crate::incentive::Era;
 use crate::incentive::weights::{self, WeightVector};
 use crate::shutdown::Shutdown;
 use crate::store::{NewIntent, Opened, Reveal, Store, StoreError, WeightEntry, WeightState};
-use decision::Decision;
+use decision::{Decision, Terms};
 use std::collections::HashMap;
 
 /// Signatures for one window's vector: the first and two more. Failures before signing cost none; they
@@ -32,8 +32,6 @@ pub struct WeightSetter {
     pub chain: ChainClient,
     /// The validator's hotkey.
     pub pair: HotkeyPair,
-    /// The mechanism.
-    pub mechanism: MechanismId,
     /// Sent with every call; not below the subnet's floor.
     pub version_key: u64,
     /// The beacon that the chain's reveals go by.
@@ -42,6 +40,9 @@ pub struct WeightSetter {
     pub block_ms: u64,
     /// All eras.
     pub eras: Vec<Era>,
+    /// Blocks for which the last good weights are sent again while there are no scores; after that
+    /// everything is burnt.
+    pub last_good_blocks: u64,
     /// The chain's newest state.
     pub latest: Latest,
 }
@@ -132,7 +133,7 @@ impl WeightSetter {
         let netuid = snapshot.metagraph.netuid();
         let row = self
             .chain
-            .weights_row(snapshot.at, netuid, self.mechanism, uid)
+            .weights_row(snapshot.at, netuid, snapshot.mechanism, uid)
             .await;
         row.map_err(|error| error.to_fault())
     }
@@ -144,37 +145,47 @@ impl WeightSetter {
         said: &mut Said,
     ) -> Result<(), StoreError> {
         let name = window_name(window);
-        let netuid = snapshot.metagraph.netuid();
-        let done = self
-            .store
-            .reader()
-            .last_confirmed(netuid, self.mechanism)
-            .await?;
+        let (netuid, mechanism) = (snapshot.metagraph.netuid(), snapshot.mechanism);
+        let done = self.store.reader().last_confirmed(netuid, mechanism);
+        let done = done.await?;
         if done.is_some_and(|entry| entry.window == name) {
             return Ok(());
         }
         if let Err(error) = self.chain.check_runtime(snapshot.at).await {
             return self.say_fault(said, error.to_fault(), window).await;
         }
-        let (vector, reason) = match decision::decide(&self.store, &self.eras, snapshot).await? {
-            Decision::Set { vector, reason } => (vector, reason),
+        let terms = Terms {
+            store: &self.store,
+            eras: &self.eras,
+            last_good_blocks: self.last_good_blocks,
+            window,
+        };
+        let chosen = match decision::decide(terms, snapshot).await? {
+            Decision::Set(chosen) => chosen,
             Decision::Hold(why) => return self.say(said, "WEIGHTS_HELD", window, &why).await,
         };
         let hotkey = self.pair.hotkey();
-        let check =
-            weights::preflight(&vector, snapshot, &hotkey, self.version_key, self.mechanism);
+        let check = weights::preflight(&chosen.vector, snapshot, &hotkey, self.version_key);
         if let Err(error) = check {
             return self
                 .say(said, "WEIGHTS_NOT_SENT", window, &error.to_string())
                 .await;
         }
+        if chosen.stands_in {
+            let code = match chosen.scored_block {
+                Some(_) => "WEIGHTS_LAST_GOOD",
+                None => "WEIGHTS_BURNT",
+            };
+            self.say(said, code, window, &chosen.reason).await?;
+        }
         let intent = NewIntent {
             window: name,
             netuid,
-            mechanism: self.mechanism,
+            mechanism,
             block: snapshot.at.number,
-            weights: vector.entries().to_vec(),
-            reason,
+            scored_block: chosen.scored_block,
+            weights: chosen.vector.entries().to_vec(),
+            reason: chosen.reason,
         };
         let entry = match self.store.open_intent(intent, now_ms()).await? {
             Opened::New(entry) => entry,

@@ -48,6 +48,13 @@ pub(super) fn block(row: &Row<'_>, column: &str) -> Result<BlockNumber, Error> {
     uint(row, column).map(BlockNumber)
 }
 
+pub(super) fn optional_block(row: &Row<'_>, column: &str) -> Result<Option<BlockNumber>, Error> {
+    match row.get_ref(column)? {
+        rusqlite::types::ValueRef::Null => Ok(None),
+        _ => block(row, column).map(Some),
+    }
+}
+
 pub(super) fn block_hash(row: &Row<'_>, column: &str) -> Result<BlockHash, Error> {
     row.get(column).map(BlockHash)
 }

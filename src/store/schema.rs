@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0006_evidence.sql"),
     include_str!("migrations/0007_copies.sql"),
     include_str!("migrations/0008_round_packs.sql"),
+    include_str!("migrations/0009_weight_basis.sql"),
 ];
 
 /// How long one process waits for another's write transaction.

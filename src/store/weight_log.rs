@@ -1,7 +1,7 @@
 //! Every weights decision, from intent to the read-back, so that a restart knows what is unfinished
 //! and nothing is believed to be on chain until it was read back.
 
-use super::columns::{block, bounded, int, json, to_json, uint};
+use super::columns::{block, bounded, int, json, optional_block, to_json, uint};
 use super::error::StoreError;
 use super::ids::WeightEntryId;
 use super::pages::MAX_PAGE;
@@ -27,6 +27,9 @@ pub struct NewIntent {
     pub mechanism: MechanismId,
     /// Block of the snapshot that it was made from.
     pub block: BlockNumber,
+    /// Block of the snapshot whose scores it follows: earlier than `block` when scoring was down and
+    /// the last good weights are sent again; `None` when everything is burnt for want of scores.
+    pub scored_block: Option<BlockNumber>,
     /// The vector; never empty.
     pub weights: Vec<(Uid, u16)>,
     /// Why these, one sentence.
@@ -154,6 +157,8 @@ pub struct WeightEntry {
     pub mechanism: MechanismId,
     /// Block of the snapshot that it was made from.
     pub block: BlockNumber,
+    /// Block of the snapshot whose scores it follows; `None`: burnt for want of scores.
+    pub scored_block: Option<BlockNumber>,
     /// The vector.
     pub weights: Vec<(Uid, u16)>,
     /// Why these.
@@ -199,6 +204,7 @@ fn from_row(row: &Row<'_>) -> Result<WeightEntry, rusqlite::Error> {
         netuid: Netuid(row.get("netuid")?),
         mechanism: MechanismId(row.get("mechanism")?),
         block: block(row, "block")?,
+        scored_block: optional_block(row, "scored_block")?,
         weights: json(row, "weights")?,
         reason: row.get("reason")?,
         state: json(row, "state")?,
@@ -260,9 +266,9 @@ fn open(conn: &Connection, new: &NewIntent, now_ms: u64) -> Result<Opened, Store
     let state = to_json(&WeightState::Intended, VECTOR_LIMIT)?;
     let id: Option<i64> = conn
         .prepare_cached(
-            "INSERT INTO weight_log (window_key, netuid, mechanism, block, weights, reason, \
-             state_name, state, opened_ms, updated_ms) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?9) \
+            "INSERT INTO weight_log (window_key, netuid, mechanism, block, scored_block, weights, \
+             reason, state_name, state, opened_ms, updated_ms) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?10) \
              ON CONFLICT (netuid, mechanism, window_key) DO NOTHING RETURNING id",
         )?
         .query_row(
@@ -271,6 +277,7 @@ fn open(conn: &Connection, new: &NewIntent, now_ms: u64) -> Result<Opened, Store
                 new.netuid.0,
                 new.mechanism.0,
                 int(new.block.0)?,
+                new.scored_block.map(|block| int(block.0)).transpose()?,
                 to_json(&new.weights, VECTOR_LIMIT)?,
                 bounded(&new.reason, TEXT_LIMIT),
                 WeightState::Intended.name(),
@@ -370,6 +377,22 @@ impl Reader {
     ) -> Result<Option<WeightEntry>, StoreError> {
         let rest = "WHERE netuid = ?1 AND mechanism = ?2 AND state_name = 'read_back' \
                     ORDER BY id DESC LIMIT 1";
+        let params = (netuid.0, mechanism.0);
+        self.read(move |conn| Ok(select(conn, rest, params)?.pop()))
+            .await
+    }
+
+    /// The last decision that was read back from chain and follows scores.
+    ///
+    /// # Errors
+    /// Trouble with the store.
+    pub async fn last_scored_weights(
+        &self,
+        netuid: Netuid,
+        mechanism: MechanismId,
+    ) -> Result<Option<WeightEntry>, StoreError> {
+        let rest = "WHERE netuid = ?1 AND mechanism = ?2 AND state_name = 'read_back' \
+                    AND scored_block IS NOT NULL ORDER BY id DESC LIMIT 1";
         let params = (netuid.0, mechanism.0);
         self.read(move |conn| Ok(select(conn, rest, params)?.pop()))
             .await

@@ -7,6 +7,10 @@
 
 mod fate;
 mod golden;
+mod last_good;
+mod live;
+mod mechanisms;
+mod refusals;
 mod snapshot;
 mod submit;
 mod timelock;

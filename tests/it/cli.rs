@@ -93,6 +93,8 @@ fn help_succeeds_and_wrong_usage_is_64() {
         "demo",
         "devchain",
         "check",
+        "commit",
+        "chain",
         "corpus",
     ] {
         assert!(out(&help).contains(command), "{command} is not offered");

@@ -5,9 +5,10 @@
     reason = "helpers of tests: a failed unwrap is a failed test, and skips are said aloud"
 )]
 
-mod checks;
-mod client;
+pub(crate) mod checks;
+pub(crate) mod client;
 mod golden;
+mod older;
 mod persistence;
 mod python;
 mod rpc;

@@ -3,6 +3,7 @@
 mod apis;
 mod chain;
 mod cli;
+mod commit;
 mod configs;
 mod corpus;
 mod crash;

@@ -41,7 +41,7 @@ fn say(line: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "keeps real time: run it alone, cargo test --test it simulation -- --ignored --nocapture"]
 #[expect(clippy::disallowed_methods, reason = "each run is a task of its own")]
-async fn no_chaos_puts_a_wrong_vector_on_chain() {
+async fn no_chaos_sets_a_wrong_vector() {
     let one = number("ASSAY_SIMULATION_SEED");
     let (seeds, epochs) = match (one, number("ASSAY_SIMULATION")) {
         (Some(seed), _) => (seed..seed + 1, 30),

@@ -12,7 +12,7 @@ use url::Url;
 use super::{Finding, Probe};
 use crate::chain::{ChainClient, HotkeyPair, LooseMode};
 use crate::cmd::run::dataset_settings;
-use crate::config::{self, Bytes, DatasetApi, Runner, ScoreApi, Validator};
+use crate::config::{self, Bytes, DatasetApi, Miner, Runner, ScoreApi, Validator};
 use crate::dataset::client::DatasetClient;
 use crate::dataset::list_packs;
 use crate::scoring::docker::Engine;
@@ -25,7 +25,7 @@ const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 pub(super) fn validator(config: &Validator) -> Vec<Probe<'_>> {
     let mut probes = vec![
         ("hotkey", async { hotkey(&config.wallet) }.boxed()),
-        ("chain", chain(config).boxed()),
+        ("chain", chain(&config.chain, &config.wallet, true).boxed()),
         ("scorer", scorer(config).boxed()),
         ("disk", async { disk(&config.store) }.boxed()),
         ("hub", hub(&config.hub).boxed()),
@@ -35,6 +35,18 @@ pub(super) fn validator(config: &Validator) -> Vec<Probe<'_>> {
     for provider in &config.judge.providers {
         let deadline = config.judge.request_timeout;
         probes.push(("judge", judge(provider, deadline).boxed()));
+    }
+    probes
+}
+
+/// What a miner's commands need.
+pub(super) fn miner(config: &Miner) -> Vec<Probe<'_>> {
+    let mut probes = vec![
+        ("hotkey", async { hotkey(&config.wallet) }.boxed()),
+        ("chain", chain(&config.chain, &config.wallet, false).boxed()),
+    ];
+    if let Some(found) = &config.hub {
+        probes.push(("hub", hub(found).boxed()));
     }
     probes
 }
@@ -83,9 +95,8 @@ fn load(wallet: &config::Wallet) -> Result<(HotkeyPair, Option<LooseMode>), Stri
     HotkeyPair::load(&wallet.hotkey_file, password.as_ref()).map_err(|e| e.to_string())
 }
 
-async fn chain(config: &Validator) -> Finding {
-    let chain = &config.chain;
-    let settings = crate::cmd::run::chain_settings(&config.chain);
+async fn chain(chain: &config::Chain, wallet: &config::Wallet, validates: bool) -> Finding {
+    let settings = crate::cmd::run::chain_settings(chain);
     let client = match ChainClient::connect(&settings).await {
         Ok(client) => client,
         Err(error) => return Finding::fail(error),
@@ -103,13 +114,14 @@ async fn chain(config: &Validator) -> Finding {
         Err(error) => return Finding::fail(format_args!("subnet {}: {error}", chain.netuid)),
     };
     let place = format!("{endpoint}, block {}, subnet {}", head.number, chain.netuid);
-    let Ok((pair, _)) = load(&config.wallet) else {
+    let Ok((pair, _)) = load(wallet) else {
         return Finding::ok(place);
     };
     match snapshot.metagraph.by_hotkey(&pair.hotkey()) {
         None => Finding::fail(format_args!(
-            "{place}: the hotkey is not registered there; register it before `assay run`"
+            "{place}: the hotkey is not registered there; register it first"
         )),
+        Some(neuron) if !validates => Finding::ok(format_args!("{place}, uid {}", neuron.uid)),
         Some(neuron) if !neuron.validator_permit => Finding::warn(format_args!(
             "{place}: uid {} has no validator permit, so weights will be refused",
             neuron.uid

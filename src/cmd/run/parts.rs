@@ -135,15 +135,12 @@ pub(in crate::cmd) fn load_pair(wallet: &config::Wallet) -> Result<HotkeyPair, F
 }
 
 pub(in crate::cmd) fn chain_settings(chain: &config::Chain) -> ChainSettings {
+    let endpoint = |url: &url::Url| Endpoint {
+        url: url.to_string(),
+        public: chain.public_endpoints.contains(url),
+    };
     ChainSettings {
-        endpoints: chain
-            .endpoints
-            .iter()
-            .map(|url| Endpoint {
-                url: url.to_string(),
-                public: chain.public_endpoints.contains(url),
-            })
-            .collect(),
+        endpoints: chain.endpoints.iter().map(endpoint).collect(),
         genesis: Some(chain.genesis),
         request_timeout: chain.request_timeout,
         block_time: chain.block_time,

@@ -18,9 +18,30 @@ pub fn allocate(
     snapshot: &SubnetSnapshot,
     era: &Era,
 ) -> Result<WeightVector, WeightError> {
-    let shares = shares_by_uid(ranking, snapshot, era.incentive.burn_share)?;
+    fitted(
+        &shares_by_uid(ranking, snapshot, era.incentive.burn_share)?,
+        snapshot,
+    )
+}
+
+/// Everything to the subnet owner's uid.
+///
+/// # Errors
+/// As [`allocate`].
+pub fn burn(snapshot: &SubnetSnapshot) -> Result<WeightVector, WeightError> {
+    fitted(
+        &shares_by_uid(&Ranking::default(), snapshot, 1.0)?,
+        snapshot,
+    )
+}
+
+/// The shares as the subnet's limits want them.
+pub(super) fn fitted(
+    shares: &[(Uid, f64)],
+    snapshot: &SubnetSnapshot,
+) -> Result<WeightVector, WeightError> {
     let parameters = &snapshot.hyperparameters;
-    let mut vector = limited(&shares, parameters.max_weights_limit)?;
+    let mut vector = limited(shares, parameters.max_weights_limit)?;
     let neurons = snapshot.metagraph.neurons().len();
     let shortest = usize::from(parameters.min_allowed_weights).min(neurons);
     vector.pad(shortest, neurons);

@@ -20,8 +20,8 @@ pub enum WeightError {
     /// Subnet 0 takes no weights.
     #[error("subnet 0 takes no weights")]
     RootNetwork,
-    /// The snapshot describes mechanism 0 only.
-    #[error("mechanism {0} is not known at this snapshot")]
+    /// The subnet has no such mechanism.
+    #[error("the subnet has no mechanism {0}; correct chain.mechanism")]
     MechanismDoesNotExist(MechanismId),
     /// More entries than neurons.
     #[error("{entries} weights for {neurons} neurons")]

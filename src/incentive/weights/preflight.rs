@@ -2,7 +2,7 @@
 
 use super::{WeightError, WeightVector};
 use crate::bittensor::epoch::rate_limit_wait;
-use crate::bittensor::{Hotkey, MechanismId, Neuron, SubnetSnapshot, Uid};
+use crate::bittensor::{Hotkey, Neuron, SubnetSnapshot, Uid};
 
 /// Every check that `set_mechanism_weights` makes, in the pallet's order, against `snapshot`; the
 /// reveal of a timelocked commit makes the same ones, and fails silently. That lengths are equal and
@@ -16,13 +16,12 @@ pub fn preflight(
     snapshot: &SubnetSnapshot,
     hotkey: &Hotkey,
     version_key: u64,
-    mechanism: MechanismId,
 ) -> Result<(), WeightError> {
     if snapshot.metagraph.netuid().0 == 0 {
         return Err(WeightError::RootNetwork);
     }
-    if mechanism.0 != 0 {
-        return Err(WeightError::MechanismDoesNotExist(mechanism));
+    if snapshot.mechanism.0 >= snapshot.mechanism_count {
+        return Err(WeightError::MechanismDoesNotExist(snapshot.mechanism));
     }
     let (entries, neurons) = (vector.0.len(), snapshot.metagraph.neurons().len());
     if entries > neurons {

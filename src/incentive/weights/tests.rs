@@ -41,6 +41,8 @@ fn snapshot(neurons: u8) -> SubnetSnapshot {
         owner_hotkey: key(0),
         owner_coldkey: Coldkey([9; 32]),
         metagraph: Metagraph::new(Netuid(11), neurons).unwrap(),
+        mechanism: MechanismId(0),
+        mechanism_count: 1,
         hyperparameters: Hyperparameters {
             tempo: Tempo(360),
             min_allowed_weights: 1,
@@ -221,6 +223,43 @@ fn read_back_compares_proportions() {
     }
 }
 
+#[test]
+fn without_scores_the_last_good_weights_stand_in_for_a_bounded_time() {
+    let weights = [
+        (Uid(0), 10),
+        (Uid(2), 30),
+        (Uid(3), 60),
+        (Uid(9), 5),
+        (Uid(4), 0),
+    ];
+    let last = LastGood {
+        weights: &weights,
+        block: BlockNumber(900),
+        scored_block: BlockNumber(880),
+    };
+    let mut at = snapshot(5);
+    let sent = |at: &SubnetSnapshot, most| match stand_in(&last, at, most).unwrap() {
+        StandIn::LastGood(vector) => ("last good", vector.entries().to_vec()),
+        StandIn::Burn(vector) => ("burn", vector.entries().to_vec()),
+    };
+    // Uid 9 is no more; 120 blocks since the scores are not too old.
+    let same = vec![(Uid(0), 10_923), (Uid(2), 32_768), (Uid(3), 65_535)];
+    assert_eq!(sent(&at, 120), ("last good", same));
+    assert_eq!(sent(&at, 119), ("burn", vec![(Uid(0), 65_535)]));
+    // Uid 3 was registered anew after the vector was decided: somebody else's.
+    let young = |uid: u8| if uid == 3 { 901 } else { 10 };
+    at.metagraph =
+        Metagraph::new(Netuid(11), (0..5).map(|u| neuron(u, young(u))).collect()).unwrap();
+    at.hyperparameters.min_allowed_weights = 3;
+    let rest = vec![(Uid(0), 21_845), (Uid(1), 0), (Uid(2), 65_535)];
+    assert_eq!(sent(&at, 120), ("last good", rest));
+    at.metagraph = Metagraph::new(Netuid(11), (0..5).map(|u| neuron(u, 950)).collect()).unwrap();
+    assert_eq!(sent(&at, 120).0, "burn");
+    at.owner_hotkey = key(77);
+    let nobody = stand_in(&last, &at, 120);
+    assert_eq!(nobody, Err(WeightError::OwnerNotRegistered(key(77))));
+}
+
 type Change = fn(&mut SubnetSnapshot);
 
 fn with_me(at: &mut SubnetSnapshot, change: impl Fn(&mut Neuron)) {
@@ -233,7 +272,7 @@ fn with_me(at: &mut SubnetSnapshot, change: impl Fn(&mut Neuron)) {
 fn each_check_of_the_pallet_has_its_name() {
     let vector = WeightVector::new(vec![(Uid(2), 1), (Uid(3), 1)]).unwrap();
     let check = |at: &SubnetSnapshot, version| {
-        let result = preflight(&vector, at, &key(1), version, MechanismId(0));
+        let result = preflight(&vector, at, &key(1), version);
         result.err().map(|e| e.pallet_error().unwrap())
     };
     assert_eq!(check(&snapshot(5), 0), None);
@@ -270,11 +309,11 @@ fn each_check_of_the_pallet_has_its_name() {
     }
     assert_eq!(check(&snapshot(3), 0), Some("UidVecContainInvalidOne"));
     assert_eq!(check(&snapshot(1), 0), Some("UidsLengthExceedUidsInSubNet"));
-    let other = preflight(&vector, &snapshot(5), &key(1), 0, MechanismId(1));
-    assert_eq!(
-        other,
-        Err(WeightError::MechanismDoesNotExist(MechanismId(1)))
-    );
+    let mut other = snapshot(5);
+    other.mechanism = MechanismId(1);
+    assert_eq!(check(&other, 0), Some("MechanismDoesNotExist"));
+    other.mechanism_count = 2;
+    assert_eq!(check(&other, 0), None);
 }
 
 #[test]
@@ -284,22 +323,19 @@ fn the_pallets_exemptions_hold() {
     at.hyperparameters.max_weights_limit = 100;
     with_me(&mut at, |me| me.validator_permit = false);
     let to_self = WeightVector::new(vec![(Uid(1), 1)]).unwrap();
-    assert_eq!(preflight(&to_self, &at, &key(1), 0, MechanismId(0)), Ok(()));
+    assert_eq!(preflight(&to_self, &at, &key(1), 0), Ok(()));
     // The owner needs neither stake nor permit.
     let mut at = snapshot(5);
     at.hyperparameters.stake_threshold = u64::MAX;
     at.owner_hotkey = key(1);
     with_me(&mut at, |me| me.validator_permit = false);
     let vector = WeightVector::new(vec![(Uid(2), 1)]).unwrap();
-    assert_eq!(preflight(&vector, &at, &key(1), 0, MechanismId(0)), Ok(()));
+    assert_eq!(preflight(&vector, &at, &key(1), 0), Ok(()));
     // A neuron that never set weights waits for nothing.
     let mut fresh = snapshot(5);
     fresh.at.number = BlockNumber(5);
     with_me(&mut fresh, |me| me.last_update = BlockNumber(0));
-    assert_eq!(
-        preflight(&vector, &fresh, &key(1), 0, MechanismId(0)),
-        Ok(())
-    );
+    assert_eq!(preflight(&vector, &fresh, &key(1), 0), Ok(()));
 }
 
 proptest! {
@@ -314,7 +350,7 @@ proptest! {
         let field: Vec<_> = shares.iter().zip(2u8..).map(|(s, n)| (n, *s)).collect();
         match allocate(&ranking(&field), &at, &burning(burn)) {
             Ok(vector) => {
-                prop_assert_eq!(preflight(&vector, &at, &key(1), 0, MechanismId(0)), Ok(()));
+                prop_assert_eq!(preflight(&vector, &at, &key(1), 0), Ok(()));
                 prop_assert!(vector.matches(vector.entries()));
                 prop_assert_eq!(vector.entries().iter().map(|e| e.1).max(), Some(u16::MAX));
             }

@@ -205,30 +205,27 @@ fn signed_state(signed: &SignedCall, reveal: Option<Reveal>) -> SignedState {
 /// The failed state, with the first block at which another try makes sense.
 fn failure(error: &SubmitError, snapshot: &SubnetSnapshot, setter: &WeightSetter) -> WeightState {
     let now = snapshot.at.number;
-    let (error, retry_from) = match error {
-        SubmitError::Pool { refusal, .. } => {
-            let from = match refusal.remedy() {
-                Remedy::SignAnew | Remedy::RecomputeRound | Remedy::AwaitFirst => Some(now),
-                Remedy::Pause => Some(now.plus(PAUSE_BLOCKS)),
-                Remedy::AwaitRateLimit => Some(after_rate_limit(snapshot, setter)),
-                Remedy::Stop => None,
-            };
-            (error.to_string(), from)
-        }
-        SubmitError::Dispatch { error, block, .. } => {
-            let from = match error.as_str() {
-                "SettingWeightsTooFast" | "CommittingWeightsTooFast" => {
-                    after_rate_limit(snapshot, setter)
-                }
-                _ => block.number.plus(1),
-            };
-            (error.clone(), Some(from))
-        }
-        SubmitError::NeverIncluded(_) => ("NeverIncluded".to_owned(), Some(now)),
-        SubmitError::Chain(_) | SubmitError::FateUnknown(_) => (error.to_string(), Some(now)),
-        SubmitError::CommitRevealDemanded(_) | SubmitError::BadCall(_) => (error.to_string(), None),
+    let retry_from = match error.remedy() {
+        Remedy::SignAnew | Remedy::RecomputeRound | Remedy::AwaitFirst => Some(now),
+        Remedy::Pause => Some(now.plus(PAUSE_BLOCKS)),
+        Remedy::AwaitRateLimit => Some(after_rate_limit(snapshot, setter)),
+        Remedy::Stop => None,
     };
-    WeightState::Failed { error, retry_from }
+    match error {
+        // A snapshot from before that block would only repeat it.
+        SubmitError::Dispatch { error, block, .. } => WeightState::Failed {
+            error: error.clone(),
+            retry_from: retry_from.map(|from| from.max(block.number.plus(1))),
+        },
+        SubmitError::NeverIncluded(_) => WeightState::Failed {
+            error: "NeverIncluded".to_owned(),
+            retry_from,
+        },
+        other => WeightState::Failed {
+            error: other.to_string(),
+            retry_from,
+        },
+    }
 }
 
 /// When the rate limit is over by this snapshot; the pool judges by the best block and its own

@@ -9,6 +9,7 @@ fn intent(window: &str) -> NewIntent {
         netuid: Netuid(11),
         mechanism: MechanismId(0),
         block: BlockNumber(500),
+        scored_block: Some(BlockNumber(500)),
         weights: vec![(Uid(0), 1000), (Uid(7), u16::MAX)],
         reason: "champion kept".to_owned(),
     }

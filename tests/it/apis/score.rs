@@ -158,6 +158,7 @@ impl Seeded {
             netuid: Netuid(11),
             mechanism: MechanismId(0),
             block: BlockNumber(1200),
+            scored_block: Some(BlockNumber(1200)),
             weights: vec![(Uid(0), 6554), (Uid(3), 65535), (Uid(5), 21845)],
             reason: "champion north/lantern-8b leads by 0.11, needs 0.02".into(),
         };

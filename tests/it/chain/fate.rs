@@ -227,6 +227,7 @@ pub(super) fn run(
     client: &ChainClient,
     store: &Store,
     beacon: Beacon,
+    last_good_blocks: u64,
 ) -> (
     watch::Sender<Option<Arc<assay::bittensor::SubnetSnapshot>>>,
     Shutdown,
@@ -237,11 +238,11 @@ pub(super) fn run(
         store: store.clone(),
         chain: client.clone(),
         pair: pair("//Validator"),
-        mechanism: MechanismId(0),
         version_key: 0,
         beacon,
         block_ms: 100,
         eras: eras(),
+        last_good_blocks,
         latest: receiver,
     };
     let stop = Shutdown::new();
@@ -254,9 +255,15 @@ pub(super) fn run(
 
 impl Setter {
     pub(super) fn start(client: &ChainClient) -> Self {
+        Self::start_with(client, u64::MAX)
+    }
+
+    /// One whose last good weights stand in for scores for so many blocks.
+    pub(super) fn start_with(client: &ChainClient, last_good_blocks: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("node.db"), RetryPolicy::default()).unwrap();
-        let (latest, stop, running) = run(client, &store, Beacon::quicknet());
+        let beacon = Beacon::quicknet();
+        let (latest, stop, running) = run(client, &store, beacon, last_good_blocks);
         Self {
             dir,
             store,
@@ -271,18 +278,39 @@ impl Setter {
         self.running.abort();
         let _ = (&mut self.running).await;
         self.store = Store::open(&self.dir.path().join("node.db"), RetryPolicy::default()).unwrap();
-        (self.latest, self.stop, self.running) = run(client, &self.store, Beacon::quicknet());
+        let beacon = Beacon::quicknet();
+        (self.latest, self.stop, self.running) = run(client, &self.store, beacon, u64::MAX);
     }
 
     /// Publishes the finalised head's snapshot.
     pub(super) async fn publish(&self, client: &ChainClient) {
+        self.publish_of(client, MechanismId(0)).await;
+    }
+
+    /// The same of one mechanism.
+    pub(super) async fn publish_of(&self, client: &ChainClient, mechanism: MechanismId) {
         let head = client.finalised_head().await.unwrap();
-        let snapshot = client.snapshot(NETUID, head).await.unwrap();
-        self.latest.send_replace(Some(Arc::new(snapshot)));
+        let snapshot = client.mechanism_snapshot(NETUID, mechanism, head).await;
+        self.latest.send_replace(Some(Arc::new(snapshot.unwrap())));
+    }
+
+    /// Waits until the ledger has a fault with this code.
+    pub(super) async fn said(&self, code: &str) {
+        let mut ticks = tokio::time::interval(Duration::from_millis(5));
+        soon(async {
+            loop {
+                ticks.tick().await;
+                let faults = self.store.reader().recent_faults(100).await.unwrap();
+                if faults.iter().any(|entry| entry.fault.code == code) {
+                    return;
+                }
+            }
+        })
+        .await;
     }
 
     /// Waits until the newest entry is in a state that `wanted` accepts.
-    async fn until(&self, wanted: impl Fn(&WeightState) -> bool) -> WeightEntry {
+    pub(super) async fn until(&self, wanted: impl Fn(&WeightState) -> bool) -> WeightEntry {
         let mut ticks = tokio::time::interval(Duration::from_millis(5));
         soon(async {
             loop {

@@ -63,7 +63,10 @@ async fn row(client: &ChainClient, at: BlockRef) -> Vec<(Uid, u16)> {
 async fn until(client: &ChainClient, mut done: impl AsyncFnMut(BlockRef) -> bool) -> BlockRef {
     let mut blocks = client.follow();
     loop {
-        let Finalised { block, .. } = blocks.next().await.unwrap();
+        // On a busy machine blocks may be late.
+        let Ok(Finalised { block, .. }) = blocks.next().await else {
+            continue;
+        };
         if done(block).await {
             return block;
         }
@@ -125,7 +128,7 @@ async fn anothers_payload_and_a_missed_pulse_reveal_nothing() {
 
 /// Runs the weight setter on an empty store, block after block, until a vector was read back.
 async fn until_read_back(client: &ChainClient, store: &Store, beacon: &Beacon) -> WeightEntry {
-    let (latest, stop, running) = run(client, store, beacon.clone());
+    let (latest, stop, running) = run(client, store, beacon.clone(), u64::MAX);
     let mut confirmed = None;
     soon(until(client, async |at| {
         let snapshot = client.snapshot(NETUID, at).await.unwrap();
@@ -167,7 +170,7 @@ async fn a_missed_reveal_is_said_and_the_next_window_commits_anew() {
     let (chain, client, beacon) = start().await;
     let (_dir, store) = store();
     chain.withhold_pulses(true);
-    let (latest, stop, running) = run(&client, &store, beacon.clone());
+    let (latest, stop, running) = run(&client, &store, beacon.clone(), u64::MAX);
     soon(until(&client, async |at| {
         let snapshot = client.snapshot(NETUID, at).await.unwrap();
         latest.send_replace(Some(Arc::new(snapshot)));

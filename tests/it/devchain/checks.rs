@@ -38,7 +38,7 @@ fn neuron(hotkey: &str, stake: u64, validator_permit: bool) -> GenesisNeuron {
 }
 
 /// Subnet 11 as in `Genesis::dev`, subnet 12 with every limit drawn tight.
-fn genesis() -> Genesis {
+pub(crate) fn genesis() -> Genesis {
     let mut genesis = Genesis::dev();
     genesis.subnets[0].weights_rate_limit = 0;
     genesis.subnets[0].tempo = 360;

@@ -19,7 +19,7 @@ fn folder() -> Option<PathBuf> {
     None
 }
 
-fn unhex(value: &Value) -> Vec<u8> {
+pub(super) fn unhex(value: &Value) -> Vec<u8> {
     hex::decode(value.as_str().unwrap().trim_start_matches("0x")).unwrap()
 }
 
@@ -41,18 +41,19 @@ fn lines(value: &scale_value::Value) -> Vec<String> {
     }
 }
 
-fn entry(pallet: &str, entry: &str) -> Vec<u8> {
+pub(super) fn entry(pallet: &str, entry: &str) -> Vec<u8> {
     let halves = [pallet, entry].map(|name| sp_crypto_hashing::twox_128(name.as_bytes()));
     halves.concat()
 }
 
-struct Recording {
-    json: Value,
-    options: Options,
+pub(super) struct Recording {
+    pub(super) json: Value,
+    /// The recorded runtime, spec 425.
+    pub(super) options: Options,
 }
 
 impl Recording {
-    fn load() -> Option<Self> {
+    pub(super) fn load() -> Option<Self> {
         let folder = folder()?;
         let text = std::fs::read_to_string(folder.join("runtime-425.json")).unwrap();
         Some(Self {
@@ -95,7 +96,7 @@ impl Recording {
             .collect()
     }
 
-    fn storage(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    pub(super) fn storage(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let storage = self.json["snapshot"]["storage"].as_object().unwrap();
         storage
             .iter()
@@ -103,8 +104,17 @@ impl Recording {
             .collect()
     }
 
-    async fn start(
+    pub(super) async fn start(
         &self,
+        number: u32,
+        storage: BTreeMap<Vec<u8>, Vec<u8>>,
+    ) -> (DevChain, RpcClient) {
+        self.start_on(self.options.clone(), number, storage).await
+    }
+
+    pub(super) async fn start_on(
+        &self,
+        options: Options,
         number: u32,
         storage: BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> (DevChain, RpcClient) {
@@ -116,9 +126,7 @@ impl Recording {
             pretended_hashes: hashes,
             storage,
         };
-        let chain = DevChain::start(snapshot, self.options.clone())
-            .await
-            .unwrap();
+        let chain = DevChain::start(snapshot, options).await.unwrap();
         let rpc = RpcClient::from_insecure_url(chain.url()).await.unwrap();
         (chain, rpc)
     }
@@ -158,7 +166,7 @@ fn subnet_key(name: &str) -> Vec<u8> {
 
 /// Takes the recorded end back to where the first case began: block 54, two blocks into the
 /// epoch, no commitment, no weights, commit-reveal off, each signer at its first nonce.
-fn rewind(recording: &Recording) -> BTreeMap<Vec<u8>, Vec<u8>> {
+pub(super) fn rewind(recording: &Recording) -> BTreeMap<Vec<u8>, Vec<u8>> {
     let mut storage = recording.storage();
     let gone = [
         entry("Commitments", "CommitmentOf"),

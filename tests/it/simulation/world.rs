@@ -216,6 +216,7 @@ impl Node {
             let watcher = Watcher {
                 chain: chain.clone(),
                 netuid: NETUID,
+                mechanism: MechanismId(0),
                 store: store.clone(),
                 latest: sender,
             };
@@ -225,9 +226,9 @@ impl Node {
                 store,
                 chain,
                 pair: pair("//Validator"),
-                mechanism: MechanismId(0),
                 version_key: 0,
                 eras: vec![era],
+                last_good_blocks: u64::MAX,
                 latest,
             };
             let stop = Shutdown::new();
