@@ -1,9 +1,9 @@
 //! The database file: how it is opened, and its numbered migrations.
 
 use super::error::StoreError;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Applied in order, each in one transaction; a shipped one never changes.
 const MIGRATIONS: &[&str] = &[
@@ -20,6 +20,9 @@ const MIGRATIONS: &[&str] = &[
 
 /// How long one process waits for another's write transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Pause before the write-ahead log is asked for again; SQLite tells nobody when a lock is free.
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Statements kept prepared per connection; more than the store has.
 const STATEMENTS: usize = 96;
@@ -43,7 +46,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
         | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut conn = Connection::open_with_flags(path, flags)?;
     conn.busy_timeout(BUSY_TIMEOUT)?;
-    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))?;
+    let mode = write_ahead(&conn)?;
     if mode != "wal" {
         return Err(StoreError::Invalid(format!(
             "{} cannot keep a write-ahead log (journal mode {mode}): use a local disk",
@@ -55,6 +58,25 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, StoreError> {
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
     migrate(&mut conn, path)?;
     Ok(conn)
+}
+
+/// Switches to a write-ahead log and returns the journal mode that the file has then.
+///
+/// The switch needs the file alone, and SQLite asks no busy handler while it takes that lock (a wait
+/// there could be a deadlock), so openers that meet at a new file take turns here.
+fn write_ahead(conn: &Connection) -> Result<String, StoreError> {
+    let begun = Instant::now();
+    loop {
+        match conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && begun.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            mode => return Ok(mode?),
+        }
+    }
 }
 
 /// Opens the file for reading only; never creates or migrates.

@@ -312,17 +312,21 @@ impl Setter {
     /// Waits until the newest entry is in a state that `wanted` accepts.
     pub(super) async fn until(&self, wanted: impl Fn(&WeightState) -> bool) -> WeightEntry {
         let mut ticks = tokio::time::interval(Duration::from_millis(5));
-        soon(async {
+        let mut newest = None;
+        let waiting = async {
             loop {
                 ticks.tick().await;
                 let log = self.store.reader().weight_log(None, 1).await.unwrap();
-                match log.into_iter().next() {
-                    Some(entry) if wanted(&entry.state) => return entry,
+                newest = log.into_iter().next();
+                match &newest {
+                    Some(entry) if wanted(&entry.state) => return entry.clone(),
                     _ => {}
                 }
             }
-        })
-        .await
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+        let faults = self.store.reader().recent_faults(10).await.unwrap();
+        ended.unwrap_or_else(|_| panic!("still {newest:#?}; {faults:#?}"))
     }
 }
 
@@ -411,9 +415,14 @@ async fn a_killed_setter_settles_before_it_signs_again() {
     setter.publish(&client).await;
     seal(&chain, 4);
     setter.publish(&client).await;
-    setter
-        .until(|s| matches!(s, WeightState::Finalised { .. }))
-        .await;
+    // The step before may find it final already, and then this one reads it back at once.
+    let over = |s: &WeightState| {
+        matches!(
+            s,
+            WeightState::Finalised { .. } | WeightState::ReadBack { .. }
+        )
+    };
+    setter.until(over).await;
     setter.publish(&client).await;
     let done = setter
         .until(|s| matches!(s, WeightState::ReadBack { .. }))
