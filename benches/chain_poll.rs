@@ -1,5 +1,6 @@
 //! One poll of a full subnet: 256 neurons, 256 commitments, on the dev chain, beside the same reads
-//! through Python's async-substrate-interface in the same run (see `benches/python/README.md`).
+//! through Python's async-substrate-interface and through bittensor's own client in the same run (see
+//! `benches/python/README.md`).
 //!
 //! `cargo bench --bench chain_poll`
 
@@ -21,6 +22,11 @@ use tokio::time::MissedTickBehavior;
 const NETUID: Netuid = Netuid(11);
 const NEURONS: usize = 256;
 const POLLS: u32 = 20;
+/// The peers: package, and its script beside this file.
+const PEERS: [(&str, &str); 2] = [
+    ("async-substrate-interface", "chain_poll.py"),
+    ("bittensor", "chain_poll_bittensor.py"),
+];
 const PYTHON_LIMIT: Duration = Duration::from_secs(300);
 
 /// What one way of polling costs.
@@ -36,7 +42,7 @@ fn main() {
         .enable_all()
         .build()
         .unwrap();
-    let (ours, theirs) = runtime.block_on(run());
+    let (ours, peers) = runtime.block_on(run());
     let build = if cfg!(debug_assertions) {
         "debug"
     } else {
@@ -48,18 +54,20 @@ fn main() {
         "poll      finalised head, {NEURONS} neurons, {NEURONS} commitments, parameters, clock"
     );
     print("assay", &ours);
-    let Some(theirs) = theirs else {
-        println!("python    SKIPPED: no interpreter with async-substrate-interface");
-        return;
-    };
-    print("python", &theirs);
-    println!(
-        "ratio     python/assay: requests {:.2}, bytes {:.2}, median {:.2}, connect and first {:.2}",
-        theirs.requests / ours.requests,
-        theirs.bytes / ours.bytes,
-        theirs.median_ms / ours.median_ms,
-        theirs.first_ms / ours.first_ms,
-    );
+    for (package, theirs) in peers {
+        let Some(theirs) = theirs else {
+            println!("{package} SKIPPED: no interpreter with it (benches/python/README.md)");
+            continue;
+        };
+        print(package, &theirs);
+        println!(
+            "ratio     {package}/assay: requests {:.2}, bytes {:.2}, median {:.2}, connect and first {:.2}",
+            theirs.requests / ours.requests,
+            theirs.bytes / ours.bytes,
+            theirs.median_ms / ours.median_ms,
+            theirs.first_ms / ours.first_ms,
+        );
+    }
 }
 
 fn print(name: &str, cost: &Cost) {
@@ -69,7 +77,7 @@ fn print(name: &str, cost: &Cost) {
     );
 }
 
-async fn run() -> (Cost, Option<Cost>) {
+async fn run() -> (Cost, Vec<(&'static str, Option<Cost>)>) {
     let chain = full_chain().await;
     let settings = ChainSettings {
         endpoints: vec![Endpoint::own(chain.url())],
@@ -79,8 +87,11 @@ async fn run() -> (Cost, Option<Cost>) {
     };
     commit_all(&chain, &settings).await;
     let ours = poll_here(&chain, &settings).await;
-    let theirs = poll_in_python(&chain.url()).await;
-    (ours, theirs)
+    let mut peers = Vec::new();
+    for (package, script) in PEERS {
+        peers.push((package, poll_in_python(script, &chain.url()).await));
+    }
+    (ours, peers)
 }
 
 /// A key by its seed: deriving it costs no key stretching.
@@ -172,13 +183,13 @@ async fn poll(client: &ChainClient) {
     assert_eq!(subnet.commitments.len(), NEURONS);
 }
 
-async fn poll_in_python(endpoint: &str) -> Option<Cost> {
+async fn poll_in_python(script: &str, endpoint: &str) -> Option<Cost> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = std::env::var_os("ASSAY_PYTHON")
         .map_or_else(|| root.join("target/venv/bin/python"), PathBuf::from);
     let polls = POLLS.to_string();
     let polling = Command::new(python)
-        .arg(root.join("benches/python/chain_poll.py"))
+        .arg(root.join("benches/python").join(script))
         .args([endpoint, &NETUID.to_string(), &polls])
         .kill_on_drop(true)
         .output();
@@ -188,7 +199,7 @@ async fn poll_in_python(endpoint: &str) -> Option<Cost> {
         .ok()?;
     if !output.status.success() {
         println!(
-            "python    failed: {}",
+            "{script} failed: {}",
             String::from_utf8_lossy(&output.stderr)
         );
         return None;

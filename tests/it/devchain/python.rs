@@ -1,26 +1,13 @@
 //! A client that nobody here wrote: `async-substrate-interface` from PyPI.
 
+use crate::harness::python;
 use assay::devchain::{DevChain, Genesis, Options, Sealing};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
-
-/// The interpreter with the package, or `None`, said aloud.
-fn interpreter() -> Option<PathBuf> {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    let python = root.join("target/venv/bin/python");
-    if python.exists() {
-        return Some(python);
-    }
-    println!(
-        "SKIPPED: no {}; make it with: python3 -m venv target/venv && target/venv/bin/pip install -r tests/it/python/requirements.txt",
-        python.display()
-    );
-    None
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_python_client_reads_commits_and_sees_refusals() {
-    let Some(python) = interpreter() else { return };
+    let Some(python) = python() else { return };
     for options in super::checks::runtimes() {
         let options = Options {
             sealing: Sealing::Interval,

@@ -88,6 +88,7 @@ pub(crate) fn job(dir: &Path, what: &str, limits: Limits) -> ScoreJob {
             tensors: 1,
             values: 4,
         },
+        memory_raised: false,
     }
 }
 

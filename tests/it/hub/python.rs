@@ -1,13 +1,13 @@
 //! The local hub before a client that is not ours: Python's `huggingface_hub`.
 
 use super::{REPO, World, quick};
+use crate::harness::python;
 use assay::demo::model_hub::ModelHub;
 use serde_json::Value;
 use std::path::Path;
 use std::time::Duration;
 use tokio::process::Command;
 
-const VENV: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv");
 const SCRIPT: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/tests/it/python/hub_snapshot.py"
@@ -15,14 +15,7 @@ const SCRIPT: &str = concat!(
 
 #[tokio::test]
 async fn huggingface_hub_reads_the_same_bytes_from_the_local_hub() {
-    let python = Path::new(VENV).join("bin/python");
-    if !python.exists() {
-        println!(
-            "SKIPPED: no huggingface_hub here; `python3 -m venv {VENV} && \
-             {VENV}/bin/pip install -r tests/it/python/requirements.txt` makes this test run"
-        );
-        return;
-    }
+    let Some(python) = python() else { return };
     // Once with a store of its own address, as the Hub has it, and once from one address.
     for apart in [true, false] {
         read_with_python(&python, apart).await;
