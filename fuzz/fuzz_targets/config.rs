@@ -13,7 +13,7 @@ static ERA: LazyLock<Era> = LazyLock::new(|| {
             "prompt_version": 1, "round_blocks": 100, "items": 2, "max_tokens": 100,
             "max_prompt_tokens": 1000},
         "admission": {"earliest_commit_block": 0, "competitions": ["d1"], "templates": ["chatml"],
-            "architectures": Architecture::ALL, "min_model_bytes": 0, "max_model_bytes": 1 << 40},
+            "architectures": Architecture::ALL, "min_model_bytes": 0, "max_model_bytes": 1u64 << 40},
         "incentive": {"burn_share": 0.0, "ranking": {"rule": "win-rate"}},
     }))
     .expect("the era of this target")

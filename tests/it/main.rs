@@ -11,6 +11,7 @@ mod devchain;
 mod docker;
 mod flow;
 mod harness;
+mod hostile;
 mod hub;
 mod incentive_sim;
 mod judge;
