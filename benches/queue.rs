@@ -83,6 +83,7 @@ async fn drain(store: Store, worker: String) -> anyhow::Result<Vec<u128>> {
             stage: Stage::Fetch,
             worker: WorkerId(worker.clone()),
             committed_before: None,
+            model_bytes_max: None,
             now_ms: 1,
             ttl: Duration::from_secs(600),
         };

@@ -47,6 +47,9 @@ pub enum Command {
     /// Look at the chain as the node sees it.
     #[command(subcommand)]
     Chain(ChainCommand),
+    /// Make the control model that workers are tried out with.
+    #[command(subcommand)]
+    Control(ControlCommand),
     /// Import, seal and list evaluation conversations.
     #[command(subcommand)]
     Corpus(Corpus),
@@ -261,6 +264,27 @@ pub struct DevchainOptions {
     /// Folder of the journal; without it the chain lives in memory only.
     #[arg(long)]
     pub dir: Option<PathBuf>,
+}
+
+/// Tools for the control model.
+#[derive(Debug, Subcommand)]
+pub enum ControlCommand {
+    /// Have every worker of a configuration answer with a model that is known to be good, and keep the
+    /// answers as the ones to be reproduced. Prints the [control] section to configure.
+    Record {
+        /// The validator's configuration.
+        #[arg(long, env = "ASSAY_CONFIG")]
+        config: PathBuf,
+        /// Folder with the model as a miner would publish it.
+        #[arg(long)]
+        model: PathBuf,
+        /// Its chat template.
+        #[arg(long, default_value = "chatml")]
+        template: String,
+        /// Where the control model goes.
+        #[arg(long)]
+        folder: PathBuf,
+    },
 }
 
 /// Tools for evaluation conversations.

@@ -4,6 +4,7 @@
 pub mod chain_status;
 pub mod check;
 pub mod commit;
+pub mod control;
 pub mod corpus;
 pub mod dataset;
 pub mod dataset_api;
@@ -110,6 +111,7 @@ pub async fn dispatch(command: Command) -> Result<(), Failure> {
         Command::Commit(options) => commit::run(&options).await,
         Command::Chain(ChainCommand::Status(options)) => chain_status::run(&options).await,
         Command::Devchain(options) => run_devchain(options).await,
+        Command::Control(command) => control::run(command).await,
         Command::Corpus(command) => corpus::run(command).await,
         Command::Dataset(command) => dataset::run(command).await,
     }

@@ -23,7 +23,7 @@ pub use dataset_api::{Budget, Budgets, DatasetApi, DatasetChain, Group, LaneBoun
 pub use judge::{Judge, JudgeProvider};
 pub use miner::Miner;
 pub use reader::Problem;
-pub use scorer::{Runner, Scorer, Worker};
+pub use scorer::{Control, Runner, Scorer, Worker};
 pub use servers::{Limits, ScoreApi};
 pub use validator::{Chain, Dataset, Hub, Metrics, Store, Wallet, Weights};
 pub use value::{Bytes, Network, SecretError};
@@ -32,8 +32,9 @@ use crate::incentive::Era;
 use reader::{Report, Section};
 
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
-const VALIDATOR_SECTIONS: [&str; 10] = [
-    "chain", "wallet", "store", "hub", "dataset", "judge", "scorer", "worker", "weights", "metrics",
+const VALIDATOR_SECTIONS: [&str; 11] = [
+    "chain", "wallet", "store", "hub", "dataset", "judge", "scorer", "worker", "control",
+    "weights", "metrics",
 ];
 
 /// Sections that no miner has.
@@ -62,6 +63,9 @@ pub struct Validator {
     pub weights: Weights,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// `[control]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub control: Option<Control>,
     /// `[[worker]]`.
     #[serde(rename = "worker")]
     pub workers: Vec<Worker>,
@@ -253,6 +257,7 @@ fn read_validator(root: &mut Section<'_>) -> Option<Validator> {
     let scorer = scorer::scorer(root.section("scorer"));
     let weights = validator::weights(root.section("weights"));
     let metrics = validator::metrics(root.section("metrics"));
+    let control = scorer::control(root);
     let workers = scorer::workers(root);
     let eras = eras(root);
     Some(Validator {
@@ -263,6 +268,7 @@ fn read_validator(root: &mut Section<'_>) -> Option<Validator> {
         dataset: dataset?,
         judge: judge?,
         scorer: scorer?,
+        control,
         weights,
         metrics,
         workers,

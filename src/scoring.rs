@@ -4,8 +4,11 @@
 //! reads what it left behind as hostile data, [`outcome::classify`] says whose matter the end is,
 //! and [`judge::Judge::judge_all`] has the replies judged outside the container.
 
+pub mod breaker;
+pub mod control;
 pub mod docker;
 mod error;
+pub mod gpu;
 pub mod job;
 pub mod judge;
 pub mod logs;

@@ -8,10 +8,12 @@ mod scorer;
 mod world;
 
 use super::lifetime::Lifetime;
-use super::{Failure, print_line};
+use super::{Failure, control, print_line};
 use crate::cli::Demo;
+use crate::config;
 use crate::demo::children::{Service, supervise};
-use crate::demo::ladder;
+use crate::demo::ladder::{self, Expected, SampleModel};
+use crate::incentive::Template;
 use files::{Folder, Ports};
 use outcome::Watch;
 use progress::Display;
@@ -55,6 +57,11 @@ pub async fn run(options: Demo) -> Result<(), Failure> {
     };
     let ports = Ports::free()?;
     folder.write_configs(&world, &scorer, &ports, &rules)?;
+    if !folder.has_control() {
+        record_control(&folder, &models).await?;
+        display.say("control model: its replies are recorded");
+        folder.write_configs(&world, &scorer, &ports, &rules)?;
+    }
     start_services(&mut life, &folder)?;
     let page = format!("http://127.0.0.1:{}/", ports.score_api);
     display.say(&format!("score page at {page}"));
@@ -85,6 +92,18 @@ pub async fn run(options: Demo) -> Result<(), Failure> {
         ));
     }
     life.run().await
+}
+
+/// The best sample is the control model: the validator's worker has to give the same replies again.
+async fn record_control(folder: &Folder, models: &[SampleModel]) -> Result<(), Failure> {
+    let config = config::load_validator(&folder.config("validator")).map_err(Failure::bug)?;
+    let best = models
+        .iter()
+        .find(|model| model.expected == Expected::Scored { rank: 1 });
+    let best = best.ok_or_else(|| Failure::bug("no sample model is the best"))?;
+    let to = folder.path("control");
+    control::record(&config, &best.folder, Template::ChatMl, &to).await?;
+    Ok(())
 }
 
 /// Each of our services as a child process of its own, restarted when it dies.

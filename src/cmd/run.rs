@@ -1,6 +1,7 @@
 //! `assay run`: the validator.
 
 mod parts;
+mod workers;
 
 use super::Failure;
 use super::lifetime::Lifetime;
@@ -17,10 +18,11 @@ use crate::service::worker::Worker;
 use crate::service::{Rounds, Watcher, fetcher::Fetcher, judging::Judging, stage};
 use crate::store::WorkerId;
 use parts::Parts;
-pub(super) use parts::{chain_settings, dataset_settings, file_digest, load_pair};
+pub(super) use parts::{chain_settings, dataset_settings, load_pair};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+pub(super) use workers::{Lane, file_digest, lanes, limits};
 
 /// Downloads at a time; files within one come in parallel, too.
 const FETCHERS: usize = 2;
@@ -45,7 +47,7 @@ pub async fn run(options: &ConfigFile) -> Result<(), Failure> {
     life.run().await
 }
 
-fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
+fn start(life: &mut Lifetime, config: &Validator, mut parts: Parts) {
     let (sender, latest) = watch::channel(None);
     let rounds = Arc::new(Rounds {
         store: parts.store.clone(),
@@ -56,6 +58,7 @@ fn start(life: &mut Lifetime, config: &Validator, parts: Parts) {
         latest: latest.clone(),
         last: Mutex::new(None),
     });
+    start_workers(life, &mut parts, &rounds);
     start_stages(life, config, &parts, &rounds);
     let packs = PackSync {
         dataset: parts.dataset.clone(),
@@ -118,6 +121,31 @@ fn blocks(time: Duration, block_time: Duration) -> u64 {
     count.map_or(u64::MAX, |n| u64::try_from(n).unwrap_or(u64::MAX))
 }
 
+fn start_workers(life: &mut Lifetime, parts: &mut Parts, rounds: &Arc<Rounds>) {
+    let has_peers = parts.lanes.len() > 1;
+    for lane in std::mem::take(&mut parts.lanes) {
+        let holder = WorkerId(format!("score-{}", lane.name));
+        let work = Worker {
+            store: parts.store.clone(),
+            rounds: Arc::clone(rounds),
+            scorers: lane.scorers,
+            artifacts: parts.artifacts.clone(),
+            limits: parts.limits.clone(),
+            name: lane.name,
+            has_peers,
+            model_bytes_max: lane.model_bytes_max,
+            gate: lane.gate,
+            engine: lane.engine,
+            control: parts.control.clone(),
+            standing: std::sync::Mutex::default(),
+        };
+        life.spawn(
+            "worker",
+            stage::run(parts.store.clone(), holder, work, life.shutdown.clone()),
+        );
+    }
+}
+
 fn start_stages(life: &mut Lifetime, config: &Validator, parts: &Parts, rounds: &Arc<Rounds>) {
     let room = Room::new(
         parts.store.clone(),
@@ -139,20 +167,6 @@ fn start_stages(life: &mut Lifetime, config: &Validator, parts: &Parts, rounds: 
         life.spawn(
             "fetcher",
             stage::run(parts.store.clone(), worker, fetcher, life.shutdown.clone()),
-        );
-    }
-    for entry in &config.workers {
-        let work = Worker {
-            store: parts.store.clone(),
-            rounds: Arc::clone(rounds),
-            scorers: parts.scorers.clone(),
-            artifacts: parts.artifacts.clone(),
-            limits: parts.limits.clone(),
-        };
-        let worker = WorkerId(format!("score-{}", entry.name));
-        life.spawn(
-            "worker",
-            stage::run(parts.store.clone(), worker, work, life.shutdown.clone()),
         );
     }
     for n in 0..JUDGES {

@@ -57,14 +57,31 @@ pub struct Scorer {
     pub stall_timeout: Duration,
 }
 
-/// `[[worker]]`: one place where models are scored.
+/// `[[worker]]`: one place where models are scored, one at a time. Everything else about it (folders,
+/// container names, the lease's holder) follows from its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Worker {
     /// Unique name; it identifies the holder of a lease.
     pub name: String,
-    /// The GPU that it owns, by the driver's index; absent for CPU.
+    /// UUIDs of the GPUs that it owns; a model is spread over all of them. Empty for CPU.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<String>,
+    /// Largest model that it takes; absent: every one that the era admits.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub gpu: Option<u16>,
+    pub model_size_max: Option<Bytes>,
+    /// Precision that its engine computes in.
+    pub dtype: String,
+    /// Sequences that its engine decodes together.
+    pub sequences: u32,
+}
+
+/// `[control]`: the control model that each worker must reproduce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Control {
+    /// Folder with `control.json` and `model/`.
+    pub folder: PathBuf,
+    /// Hex SHA-256 of `control.json`.
+    pub sha256: String,
 }
 
 fn runner(s: &mut Section<'_>) -> Option<Runner> {
@@ -134,28 +151,81 @@ pub(super) fn scorer(mut s: Section<'_>) -> Option<Scorer> {
 
 pub(super) fn workers(root: &mut Section<'_>) -> Vec<Worker> {
     let mut names = BTreeSet::new();
-    let mut gpus = BTreeSet::new();
+    let mut owned = BTreeSet::new();
     let mut workers = Vec::new();
     let sections = root.sections("worker");
     if sections.is_empty() {
         root.problem("worker", "is missing; give at least one [[worker]]");
     }
-    for mut s in sections {
-        let name: Option<String> = s.required("name");
-        let gpu = s.optional("gpu");
-        if let Some(name) = &name
-            && !(is_plain_name(name) && names.insert(name.clone()))
-        {
-            let reason = "must be unique, 1 to 32 letters, digits, - or _";
-            s.problem("name", format!("is {name:?}, {reason}"));
-        }
-        if gpu.is_some_and(|gpu: u16| !gpus.insert(gpu)) {
-            s.problem("gpu", "is owned by another worker already");
-        }
-        s.finish();
-        workers.extend(name.map(|name| Worker { name, gpu }));
+    for s in sections {
+        workers.extend(worker(s, &mut names, &mut owned));
     }
     workers
+}
+
+fn worker(
+    mut s: Section<'_>,
+    names: &mut BTreeSet<String>,
+    owned: &mut BTreeSet<String>,
+) -> Option<Worker> {
+    let name: Option<String> = s.required("name");
+    let gpus: Vec<String> = s.or("gpus", Vec::new());
+    let usual = if gpus.is_empty() {
+        "float32"
+    } else {
+        "bfloat16"
+    };
+    let dtype: String = s.or("dtype", usual.to_owned());
+    let sequences = s.within("sequences", 128, 1..=4096);
+    let model_size_max = s.optional("model_size_max");
+    if let Some(name) = &name
+        && !(is_plain_name(name) && names.insert(name.clone()))
+    {
+        let reason = "must be unique, 1 to 32 letters, digits, - or _";
+        s.problem("name", format!("is {name:?}, {reason}"));
+    }
+    for gpu in &gpus {
+        if !gpu.starts_with("GPU-") {
+            let reason = "is no UUID; `nvidia-smi -L` and `assay check` list them";
+            s.problem("gpus", format!("{gpu:?} {reason}"));
+        } else if !owned.insert(gpu.clone()) {
+            s.problem("gpus", format!("{gpu} is owned by a worker already"));
+        }
+    }
+    if !["float32", "float16", "bfloat16"].contains(&dtype.as_str()) {
+        let reason = "must be float32, float16 or bfloat16";
+        s.problem("dtype", format!("is {dtype:?}, {reason}"));
+    }
+    s.finish();
+    Some(Worker {
+        name: name?,
+        gpus,
+        model_size_max,
+        dtype,
+        sequences,
+    })
+}
+
+/// `None` when the section is absent.
+pub(super) fn control(root: &mut Section<'_>) -> Option<Control> {
+    if !root.has("control") {
+        return None;
+    }
+    let mut s = root.section("control");
+    let folder = s.path_value("folder");
+    let sha256: Option<String> = s.required("sha256");
+    let hex = |text: &String| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    if sha256.as_ref().is_some_and(|text| !hex(text)) {
+        s.problem(
+            "sha256",
+            "must be 64 hex digits; `assay control record` prints it",
+        );
+    }
+    s.finish();
+    Some(Control {
+        folder: folder?,
+        sha256: sha256?,
+    })
 }
 
 pub(super) fn is_plain_name(name: &str) -> bool {

@@ -116,13 +116,13 @@ fn what_contradicts_itself_is_refused() {
             "longer than total_timeout",
         ),
         (
-            "gpu = 0",
-            "gpu = 0\n[[worker]]\nname = \"gpu0\"",
+            "name = \"gpu0\"",
+            "name = \"gpu0\"\n[[worker]]\nname = \"gpu0\"",
             "must be unique",
         ),
         (
-            "gpu = 0",
-            "gpu = 0\n[[worker]]\nname = \"b\"\ngpu = 0",
+            "name = \"gpu0\"",
+            "name = \"gpu0\"\ngpus = [\"GPU-1\"]\n[[worker]]\nname = \"b\"\ngpus = [\"GPU-1\"]",
             "owned by another",
         ),
         (

@@ -133,12 +133,116 @@ fn check_created(
     if same && seen.len() == 3 && host.binds.unwrap_or_default().is_empty() {
         return Ok(());
     }
-    Err(ScoringError::Refused {
-        doing: "mount the job's folders",
-        message: "the container has other mounts than those asked for".to_owned(),
-    })
+    let text = "it has other mounts than the job's three folders";
+    Err(ScoringError::Container(text.to_owned()))
 }
 
 fn exit_code(state: &ContainerState) -> Option<i64> {
     state.exit_code.filter(|_| state.running != Some(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scoring::job::{self, ModelFacts, ScoreJob};
+    use assay_protocol::{Canary, EngineArgs, Generation, Limits, ModelFile, Sample};
+    use bollard::models::{HostConfig, Mount};
+    use sha2::{Digest, Sha256};
+
+    const IMAGE: &str = "sha256:00";
+
+    fn job(dir: &std::path::Path) -> PreparedJob {
+        let model = dir.join("model");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(model.join("config.json"), b"{}").unwrap();
+        let second = Limits {
+            load_s: 1,
+            generate_s: 1,
+            likelihood_s: 1,
+            total_s: 1,
+            stall_s: 1,
+        };
+        let job = ScoreJob {
+            job_id: "job".to_owned(),
+            attempt: 1,
+            nonce: [0; 32],
+            model: ModelFacts {
+                dir: model,
+                architecture: "LlamaForCausalLM".to_owned(),
+                files: vec![ModelFile {
+                    path: "config.json".to_owned(),
+                    size: 2,
+                    sha256: hex::encode(Sha256::digest(b"{}")),
+                }],
+                tensor_digest: "sha256:00".to_owned(),
+                param_count: 1,
+            },
+            items: vec![Sample {
+                id: "a".to_owned(),
+                prompt: "b".to_owned(),
+            }],
+            pack: "sha256:11".to_owned(),
+            generation: Generation {
+                max_tokens: 1,
+                max_prompt_tokens: 1,
+                stop_token_ids: vec![],
+                seed: 1,
+            },
+            engine_args: EngineArgs {
+                max_model_len: 2,
+                max_num_seqs: 1,
+                gpu_memory_utilization: 0.5,
+                dtype: "float32".to_owned(),
+            },
+            limits: second,
+            canary: Canary {
+                tensors: 0,
+                values: 0,
+            },
+            memory_raised: false,
+        };
+        job::prepare(&job, &dir.join("jobs")).unwrap()
+    }
+
+    fn created(mounts: Vec<Mount>) -> ContainerInspectResponse {
+        ContainerInspectResponse {
+            image: Some(IMAGE.to_owned()),
+            host_config: Some(HostConfig {
+                mounts: Some(mounts),
+                ..HostConfig::default()
+            }),
+            ..ContainerInspectResponse::default()
+        }
+    }
+
+    /// As when somebody lays other code over the scorer's, or another folder over the model's.
+    #[test]
+    fn a_container_with_anything_else_in_it_is_not_started() {
+        let dir = tempfile::tempdir().unwrap();
+        let job = job(dir.path());
+        let asked = settings::mounts(&job);
+        check_created(&created(asked.clone()), IMAGE, &job).unwrap();
+        let over_the_code = Mount {
+            source: Some("/srv/patched".to_owned()),
+            target: Some("/scorer".to_owned()),
+            ..asked[0].clone()
+        };
+        let mut another_model = asked.clone();
+        another_model[0].source = Some("/srv/models/other".to_owned());
+        let mut writable = asked.clone();
+        writable[0].read_only = Some(false);
+        let more = asked.iter().cloned().chain([over_the_code]).collect();
+        for mounts in [more, another_model, writable, asked[..2].to_vec()] {
+            let error = check_created(&created(mounts), IMAGE, &job).unwrap_err();
+            assert_eq!(Fault::from(error).code, "CONTAINER_DIFFERS");
+        }
+        let mut bound = created(asked.clone());
+        if let Some(host) = &mut bound.host_config {
+            host.binds = Some(vec!["/srv/patched:/scorer".to_owned()]);
+        }
+        let error = check_created(&bound, IMAGE, &job).unwrap_err();
+        assert_eq!(Fault::from(error).code, "CONTAINER_DIFFERS");
+        let error = check_created(&created(asked), "sha256:11", &job).unwrap_err();
+        assert_eq!(Fault::from(error).code, "IMAGE_NOT_PINNED");
+    }
 }

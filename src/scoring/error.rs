@@ -10,6 +10,14 @@ pub enum ScoringError {
     /// The job contradicts itself or the model folder: a bug of the node; never retried blindly.
     #[error("the job cannot be prepared: {0}")]
     Job(String),
+    /// The model's folder is not as it was verified.
+    #[error(
+        "the model's folder is not the one that was verified: {0}; requeue the submission, so that it is fetched again"
+    )]
+    Model(String),
+    /// The engine made another container than the one asked for.
+    #[error("the container differs from what was asked for: {0}")]
+    Container(String),
     /// The node's own disk.
     #[error("{}: {source}; check the disk and the folder's owner", path.display())]
     Disk {
@@ -71,6 +79,8 @@ impl From<ScoringError> for Fault {
     fn from(error: ScoringError) -> Self {
         let (party, code, retryable) = match &error {
             ScoringError::Job(_) => (Party::Node, "JOB_INVALID", false),
+            ScoringError::Model(_) => (Party::Node, "MODEL_FOLDER", false),
+            ScoringError::Container(_) => (Party::Engine, "CONTAINER_DIFFERS", false),
             ScoringError::Disk { .. } => (Party::Node, "DISK", true),
             ScoringError::Unavailable(_) => (Party::Engine, "ENGINE_UNAVAILABLE", true),
             ScoringError::Image(_) => (Party::Engine, "IMAGE_NOT_PINNED", false),

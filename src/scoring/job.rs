@@ -64,6 +64,8 @@ pub struct ScoreJob {
     pub limits: Limits,
     /// Read-back of loaded weights.
     pub canary: Canary,
+    /// Twice the worker's memory, after a run into its limit.
+    pub memory_raised: bool,
 }
 
 /// Every path of a job's folder.
@@ -107,6 +109,8 @@ pub struct PreparedJob {
     pub probes: Vec<String>,
     /// The model's folder on the host, absolute.
     pub model_dir: PathBuf,
+    /// Twice the worker's memory.
+    pub memory_raised: bool,
     root: PathBuf,
 }
 
@@ -131,6 +135,12 @@ impl PreparedJob {
         self.root.join(name)
     }
 
+    /// Memory of this job, given a worker's usual one.
+    #[must_use]
+    pub fn memory_bytes(&self, usual: u64) -> u64 {
+        usual.saturating_mul(if self.memory_raised { 2 } else { 1 })
+    }
+
     /// Deletes the job's folder; the model's folder stays.
     ///
     /// # Errors
@@ -146,8 +156,8 @@ impl PreparedJob {
 /// 0600, which a scorer of another uid reports as missing. Blocks on the disk.
 ///
 /// # Errors
-/// [`ScoringError::Job`] when the job contradicts itself or the model's folder differs from the
-/// listed files; [`ScoringError::Disk`].
+/// [`ScoringError::Job`] when the job contradicts itself, [`ScoringError::Model`] when the model's folder
+/// differs from the listed files, [`ScoringError::Disk`].
 pub fn prepare(job: &ScoreJob, dir: &Path) -> Result<PreparedJob, ScoringError> {
     check(job)?;
     let model_dir = fs::canonicalize(&job.model.dir).map_err(ScoringError::disk(&job.model.dir))?;
@@ -161,6 +171,7 @@ pub fn prepare(job: &ScoreJob, dir: &Path) -> Result<PreparedJob, ScoringError> 
         ids: job.items.iter().map(|item| item.id.clone()).collect(),
         probes: job.references.iter().map(|r| r.id.clone()).collect(),
         model_dir,
+        memory_raised: job.memory_raised,
         root: dir.join(format!("{}-{}", job.job_id, job.attempt)),
     };
     remove_folder(&prepared.root)?;
@@ -230,15 +241,14 @@ fn check_model(files: &[ModelFile], dir: &Path) -> Result<(), ScoringError> {
         let found = fs::symlink_metadata(&path).map_err(ScoringError::disk(&path))?;
         let fits = |file: &ModelFile| found.is_file() && file.size == found.len();
         if !listed.is_some_and(fits) {
-            let text = format!("{} is not as it was verified", path.display());
-            return Err(ScoringError::Job(text));
+            return Err(ScoringError::Model(path.display().to_string()));
         }
         set_mode(&path, 0o644)?;
         missing.remove(name.as_ref());
     }
     if let Some(name) = missing.iter().next() {
         let text = format!("{} is missing in {}", name, dir.display());
-        return Err(ScoringError::Job(text));
+        return Err(ScoringError::Model(text));
     }
     set_mode(dir, 0o755)
 }

@@ -10,6 +10,11 @@ use crate::fault::{Fault, Party};
 use crate::incentive::{Rejection, RejectionCode};
 use assay_protocol::{ExitClass, Job, Metrics, Reply, ResultCode, ScorerInfo, Stage, Timing};
 
+/// Code of a run into the host's memory limit.
+pub const OOM_HOST: &str = "OOM_HOST";
+/// Codes of runs into a deadline.
+pub const TIMED_OUT: [&str; 2] = ["I_TIMEOUT_LOAD", "I_TIMEOUT_TOTAL"];
+
 /// Replies of a model to all items of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ReplySet {
@@ -142,12 +147,12 @@ fn without_result(missing: &NoReport, finished: &Finished, attempt: Attempt) -> 
     let fault = |party, code, text: String| Outcome::Fault(Fault::retryable(party, code, text));
     match (missing, finished.exit) {
         (NoReport::Missing, _) if finished.oom_killed && attempt.memory_raised => {
-            suspect("OOM_HOST", "out of memory again after the limit was raised")
+            suspect(OOM_HOST, "out of memory again after the limit was raised")
         }
         (NoReport::Missing, _) if finished.oom_killed => fault(
             Party::Engine,
-            "OOM_HOST",
-            "the scorer ran into its memory limit; raise it for the next attempt".to_owned(),
+            OOM_HOST,
+            "the scorer ran into its memory limit; the next attempt gets twice as much".to_owned(),
         ),
         (NoReport::Missing, Some(code @ (134 | 139))) => suspect(
             "CRASHED",

@@ -92,7 +92,7 @@ impl ProcessScorer {
                 binary: self.binary.clone(),
                 source,
             })?;
-        limit(group_of(&child), self.memory_bytes);
+        limit(group_of(&child), job.memory_bytes(self.memory_bytes));
         Ok(child)
     }
 

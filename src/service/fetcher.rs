@@ -125,6 +125,7 @@ impl Fetcher {
         // The score stage looks for equals, once the digest is recorded.
         Ok(Outcome::Advance(Advance {
             tensor_digest: Some(fetched.tensor_digest.clone()),
+            model_bytes: Some(fetched.files.iter().map(|file| file.size).sum()),
             payload: serde_json::to_value(&fetched).unwrap_or_default(),
             ..Advance::default()
         }))

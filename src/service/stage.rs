@@ -4,6 +4,7 @@ use crate::bittensor::BlockNumber;
 use crate::clock::now_ms;
 use crate::shutdown::Shutdown;
 use crate::store::{Ask, Lease, Outcome, Stage, Store, StoreError, WorkerId};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::time::Duration;
 
@@ -22,6 +23,17 @@ pub trait Work: Send + Sync {
     /// Only what was committed before this block may be worked on now; `Err` means that nothing may
     /// (before the first snapshot, say).
     fn committed_before(&self) -> Option<Option<BlockNumber>>;
+
+    /// Only models with so many bytes of weights at most; `None` takes every one.
+    fn model_bytes_max(&self) -> Option<u64> {
+        None
+    }
+
+    /// Whether work may be taken now. May take as long as a job does; says no soon after `stop` is
+    /// triggered.
+    fn ready<'a>(&'a self, _stop: &'a Shutdown) -> BoxFuture<'a, bool> {
+        std::future::ready(true).boxed()
+    }
 
     /// Does the work; `None` hands the lease back unfinished, without counting the attempt. Returns
     /// soon after `stop` is triggered.
@@ -43,11 +55,13 @@ pub async fn run(
     while !shutdown.is_triggered() {
         let lease = match work.committed_before() {
             None => None,
+            Some(_) if !work.ready(&shutdown).await => None,
             Some(committed_before) => {
                 let ask = Ask {
                     stage: work.stage(),
                     worker: worker.clone(),
                     committed_before,
+                    model_bytes_max: work.model_bytes_max(),
                     now_ms: now_ms(),
                     ttl: TTL,
                 };

@@ -1,5 +1,10 @@
 //! The score stage: one model, one sealed scorer, replies or a verdict.
 
+mod standing;
+mod terms;
+
+pub use standing::{Standing, replies_of};
+
 use super::artifacts::{Artifacts, job_id};
 use super::rounds::{Drawn, Rounds, store_fault};
 use super::stage::Work;
@@ -11,6 +16,8 @@ use crate::fault::{Fault, Party};
 use crate::incentive::copies::Behaviour;
 use crate::incentive::gates::{self, ReplyText};
 use crate::incentive::{Era, EraId, Rejection, Template};
+use crate::scoring::control::Control;
+use crate::scoring::gpu::Gate;
 use crate::scoring::job::{self, JobPath, ModelFacts, PreparedJob, ScoreJob};
 use crate::scoring::outcome::{self, Attempt, ReplySet};
 use crate::scoring::{Finished, Scorer, ScoringError, replies};
@@ -21,7 +28,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// What the score stage hands to the judge stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +61,13 @@ struct Run<'a> {
     era: &'a Era,
 }
 
+/// How a run ended, before the control model was asked.
+enum Concluded {
+    Outcome(Outcome),
+    /// Code and detail.
+    Suspect((&'static str, String)),
+}
+
 /// One scoring worker.
 #[derive(Debug)]
 pub struct Worker {
@@ -67,6 +81,29 @@ pub struct Worker {
     pub artifacts: Artifacts,
     /// Deadlines of one run.
     pub limits: Limits,
+    /// Its name in logs and in the ledger of faults.
+    pub name: String,
+    /// Whether other workers could try what failed here.
+    pub has_peers: bool,
+    /// Largest model that it takes, in bytes of weights; `None` takes every one.
+    pub model_bytes_max: Option<u64>,
+    /// Its GPUs.
+    pub gate: Arc<Gate>,
+    /// Precision and sequences of its engine.
+    pub engine: EngineSetup,
+    /// What its scorer must reproduce before its results count.
+    pub control: Option<Control>,
+    /// What it remembers of itself.
+    pub standing: Mutex<Standing>,
+}
+
+/// What the hardware decides about an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineSetup {
+    /// `float32`, `float16` or `bfloat16`.
+    pub dtype: String,
+    /// Sequences decoded together.
+    pub sequences: u32,
 }
 
 impl Work for Worker {
@@ -79,12 +116,19 @@ impl Work for Worker {
         self.rounds.present().map(|(_, _, start)| Some(start))
     }
 
+    fn model_bytes_max(&self) -> Option<u64> {
+        self.model_bytes_max
+    }
+
+    fn ready<'a>(&'a self, stop: &'a Shutdown) -> BoxFuture<'a, bool> {
+        self.may_work(stop).boxed()
+    }
+
     fn work<'a>(&'a self, lease: &'a Lease, stop: &'a Shutdown) -> BoxFuture<'a, Option<Outcome>> {
         async move {
-            match self.score(lease, stop).await {
-                Ok(outcome) => outcome,
-                Err(fault) => Some(Outcome::Failed(fault)),
-            }
+            let ended = self.score(lease, stop).await;
+            self.note(&ended).await;
+            ended.unwrap_or_else(|fault| Some(Outcome::Failed(fault)))
         }
         .boxed()
     }
@@ -106,13 +150,12 @@ impl Worker {
             return Ok(Some(Outcome::Rejected(rejection)));
         }
         let job = self.prepare(lease, &fetched, &era, &drawn).await?;
-        let unknown = "no scorer is set up for the present era";
-        let scorer = self.scorers.get(&era.id());
-        let scorer = scorer.ok_or_else(|| Fault::permanent(Party::Node, "NO_SCORER", unknown))?;
-        let finished = scorer.run(&job, stop).await?;
+        let begun = self.look().await?;
+        let finished = self.scorer(&era)?.run(&job, stop).await?;
         if stop.is_triggered() {
             return Ok(None);
         }
+        self.stayed_well(&begun).await?;
         let run = Run {
             lease,
             job: &job,
@@ -121,11 +164,18 @@ impl Worker {
             drawn: &drawn,
             era: &era,
         };
-        let outcome = self.conclude(run).await?;
-        if let Err(error) = job.remove() {
-            tracing::warn!(%error, "a job's folder stays for the janitor");
-        }
+        let outcome = match self.conclude(run).await? {
+            Concluded::Outcome(outcome) => outcome,
+            Concluded::Suspect(why) => self.suspect(lease, why, &era, stop).await?,
+        };
+        discard(&job);
         Ok(Some(outcome))
+    }
+
+    fn scorer(&self, era: &Era) -> Result<&dyn Scorer, Fault> {
+        let unknown = "no scorer is set up for the present era";
+        let scorer = self.scorers.get(&era.id()).map(AsRef::as_ref);
+        scorer.ok_or_else(|| Fault::permanent(Party::Node, "NO_SCORER", unknown))
     }
 
     async fn prepare(
@@ -142,6 +192,7 @@ impl Worker {
                 "the recorded commitment no longer parses",
             )
         })?;
+        let terms = terms::of(&self.ledger(lease).await?);
         let job = ScoreJob {
             job_id: job_id(lease.submission.id, drawn.round.number),
             attempt: lease.attempt,
@@ -162,42 +213,33 @@ impl Worker {
                 stop_token_ids: fetched.stop_token_ids.clone(),
                 seed: 1,
             },
-            engine_args: EngineArgs {
-                max_model_len: era
-                    .scoring
-                    .max_prompt_tokens
-                    .saturating_add(era.scoring.max_tokens),
-                max_num_seqs: 128,
-                gpu_memory_utilization: 0.92,
-                dtype: "float32".to_owned(),
-            },
-            limits: self.limits.clone(),
+            engine_args: engine_args(&self.engine, era),
+            limits: terms.limits(&self.limits),
             canary: Canary {
                 tensors: 8,
                 values: 1024,
             },
+            memory_raised: terms.more_memory,
         };
         let folder = self.artifacts.jobs();
         blocking(move || job::prepare(&job, &folder)).await
     }
 
-    async fn conclude(&self, run: Run<'_>) -> Result<Outcome, Fault> {
+    async fn conclude(&self, run: Run<'_>) -> Result<Concluded, Fault> {
         let of_report = run.job.clone();
         let report = blocking(move || Ok(replies::read(&of_report))).await?;
         let attempt = Attempt {
-            memory_raised: false,
+            memory_raised: run.job.memory_raised,
         };
         match outcome::classify(report, run.finished, &run.job.job, attempt) {
-            outcome::Outcome::Replies(set) => self.accept(run, *set).await,
-            outcome::Outcome::Rejected(rejection) => Ok(Outcome::Rejected(rejection)),
-            // Until a control model has confirmed it, a suspicion is trouble of ours.
+            outcome::Outcome::Replies(set) => self.accept(run, *set).await.map(Concluded::Outcome),
+            outcome::Outcome::Rejected(rejection) => {
+                Ok(Concluded::Outcome(Outcome::Rejected(rejection)))
+            }
             outcome::Outcome::Suspect { code, detail } => {
-                tracing::warn!(
-                    code,
-                    log = run.finished.log_tail,
-                    "the scorer failed on this model"
-                );
-                Err(Fault::retryable(Party::Engine, code, detail))
+                let log = &run.finished.log_tail;
+                tracing::warn!(code, log, "the scorer failed on this model");
+                Ok(Concluded::Suspect((code, detail)))
             }
             outcome::Outcome::Fault(fault) => Err(fault),
         }
@@ -279,6 +321,25 @@ fn probes(items: &[Item], count: u32) -> Vec<Reference> {
         content: item.reference.clone(),
     };
     items.iter().take(count).map(reference).collect()
+}
+
+/// How the engine is set up for an era's jobs.
+#[must_use]
+pub fn engine_args(setup: &EngineSetup, era: &Era) -> EngineArgs {
+    let scoring = &era.scoring;
+    EngineArgs {
+        max_model_len: scoring.max_prompt_tokens.saturating_add(scoring.max_tokens),
+        max_num_seqs: setup.sequences,
+        gpu_memory_utilization: 0.92,
+        dtype: setup.dtype.clone(),
+    }
+}
+
+/// A job's folder is no longer needed.
+fn discard(job: &PreparedJob) {
+    if let Err(error) = job.remove() {
+        tracing::warn!(%error, "a job's folder stays for the janitor");
+    }
 }
 
 /// What the former stage handed on.

@@ -37,6 +37,8 @@ pub struct Advance {
     pub weights_key: Option<String>,
     /// Digest over the tensors.
     pub tensor_digest: Option<String>,
+    /// Bytes of the model on disk; which workers may take it depends on this.
+    pub model_bytes: Option<u64>,
     /// Given to the next stage's lease as it is; at most 64 KiB of JSON.
     pub payload: Value,
 }
@@ -59,6 +61,7 @@ struct Next {
     attempts: u32,
     available_ms: i64,
     payload: Option<String>,
+    model_bytes: Option<i64>,
 }
 
 /// Ends the lease; the first statement of every outcome, so that a lost lease writes nothing.
@@ -66,7 +69,8 @@ fn end_lease(conn: &Connection, lease: &Lease, next: &Next, now_ms: u64) -> Resu
     let changed = conn
         .prepare_cached(
             "UPDATE jobs SET stage = ?3, state = ?4, attempts = ?5, available_ms = ?6, \
-             payload = COALESCE(?7, payload), worker = NULL, token = token + 1, updated_ms = ?8 \
+             payload = COALESCE(?7, payload), model_bytes = COALESCE(?9, model_bytes), \
+             worker = NULL, token = token + 1, updated_ms = ?8 \
              WHERE id = ?1 AND token = ?2 AND state = 'leased'",
         )?
         .execute(params![
@@ -78,6 +82,7 @@ fn end_lease(conn: &Connection, lease: &Lease, next: &Next, now_ms: u64) -> Resu
             next.available_ms,
             next.payload,
             int(now_ms)?,
+            next.model_bytes,
         ])?;
     queue::guarded(changed, lease)
 }
@@ -89,6 +94,7 @@ fn done(lease: &Lease, now_ms: u64) -> Result<Next, StoreError> {
         attempts: lease.attempt,
         available_ms: int(now_ms)?,
         payload: None,
+        model_bytes: None,
     })
 }
 
@@ -118,6 +124,7 @@ fn advance(
         attempts: 0,
         available_ms: int(now_ms)?,
         payload: Some(to_json(&advance.payload, PAYLOAD_LIMIT)?),
+        model_bytes: advance.model_bytes.map(int).transpose()?,
     };
     end_lease(conn, lease, &next, now_ms)?;
     let id = lease.submission.id;
@@ -199,6 +206,7 @@ fn failed(
         attempts: lease.attempt,
         available_ms: again,
         payload: None,
+        model_bytes: None,
     };
     end_lease(conn, lease, &next, now_ms)?;
     let id = lease.submission.id;

@@ -59,6 +59,8 @@ pub struct Ask {
     /// Only what was committed before this block, such as the beginning of the round; `None` for
     /// anything.
     pub committed_before: Option<BlockNumber>,
+    /// Only models with so many bytes at most, as the fetch stage counted them; `None` for any.
+    pub model_bytes_max: Option<u64>,
     /// Unix milliseconds.
     pub now_ms: u64,
     /// How long the lease lasts without a heartbeat.
@@ -83,8 +85,8 @@ pub struct Lease {
     pub(super) token: i64,
 }
 
-/// A placeholder's value that admits every block.
-const ANY_BLOCK: i64 = i64::MAX;
+/// A placeholder's value that admits every block, or every size.
+const ANY: i64 = i64::MAX;
 
 pub(super) fn after(now_ms: u64, wait: Duration) -> Result<i64, StoreError> {
     let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
@@ -98,7 +100,7 @@ pub(super) const CLAIM: &str = "UPDATE jobs \
         available_ms = ?3, updated_ms = ?4 \
     WHERE id = (SELECT id FROM jobs \
                 WHERE stage = ?1 AND state IN ('ready', 'leased') AND available_ms <= ?4 \
-                  AND commit_block < ?5 \
+                  AND commit_block < ?5 AND model_bytes <= ?6 \
                 ORDER BY retry, commit_block, hotkey, id LIMIT 1) \
       AND state IN ('ready', 'leased') AND available_ms <= ?4 \
     RETURNING id, submission_id, stage, attempts, payload, token";
@@ -127,7 +129,8 @@ impl Claimed {
 
 fn lease(conn: &Connection, ask: &Ask, retry: &RetryPolicy) -> Result<Option<Lease>, StoreError> {
     park_exhausted(conn, ask, retry)?;
-    let before = ask.committed_before.map_or(Ok(ANY_BLOCK), |b| int(b.0))?;
+    let before = ask.committed_before.map_or(Ok(ANY), |b| int(b.0))?;
+    let bytes = ask.model_bytes_max.map_or(Ok(ANY), int)?;
     let claimed = conn
         .prepare_cached(CLAIM)?
         .query_row(
@@ -136,7 +139,8 @@ fn lease(conn: &Connection, ask: &Ask, retry: &RetryPolicy) -> Result<Option<Lea
                 ask.worker.0,
                 after(ask.now_ms, ask.ttl)?,
                 int(ask.now_ms)?,
-                before
+                before,
+                bytes
             ],
             Claimed::from_row,
         )
@@ -241,9 +245,15 @@ impl Store {
     /// uses expires.
     pub async fn lease(&self, ask: Ask) -> Result<Option<Lease>, StoreError> {
         let retry = self.retry.clone();
-        self.writer
+        let leased = self
+            .writer
             .call(move |conn| lease(conn, &ask, &retry))
-            .await
+            .await?;
+        if leased.is_some() {
+            // Who waits for room behind the next stage has some now.
+            self.announce_work();
+        }
+        Ok(leased)
     }
 
     /// Prolongs a lease to `now_ms + ttl`. Beat at a third of the ttl.
@@ -339,7 +349,7 @@ mod tests {
             .prepare(&format!("EXPLAIN QUERY PLAN {CLAIM}"))
             .unwrap();
         let plan: Vec<String> = query
-            .query_map(params!["fetch", "w", 0, 0, 0], |row| row.get("detail"))
+            .query_map(params!["fetch", "w", 0, 0, 0, 0], |row| row.get("detail"))
             .unwrap()
             .collect::<Result<_, _>>()
             .unwrap();

@@ -61,6 +61,7 @@ async fn take(store: &Store, stage: Stage, now_ms: u64) -> Option<Lease> {
         stage,
         worker: WorkerId("w".to_owned()),
         committed_before: None,
+        model_bytes_max: None,
         now_ms,
         ttl: Duration::from_secs(60),
     };

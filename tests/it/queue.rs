@@ -79,6 +79,7 @@ async fn lease(store: &Store, worker: &str, now_ms: u64) -> Option<Lease> {
         stage: Stage::Fetch,
         worker: WorkerId(worker.to_owned()),
         committed_before: None,
+        model_bytes_max: None,
         now_ms,
         ttl: TTL,
     };
@@ -288,6 +289,7 @@ async fn a_round_takes_only_what_was_committed_before_it() {
         stage: Stage::Fetch,
         worker: WorkerId("w".to_owned()),
         committed_before: Some(BlockNumber(before)),
+        model_bytes_max: None,
         now_ms: 0,
         ttl: TTL,
     };

@@ -6,7 +6,9 @@
 )]
 
 mod ends;
+mod may;
 mod real;
+mod standing;
 
 use crate::harness::probe;
 use assay::fault::Party;
@@ -73,29 +75,44 @@ fn a_job_folder_holds_exactly_what_a_scorer_may_see() {
 #[test]
 fn a_contradictory_job_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let cases: [Case<ScoreJob>; 9] = [
-        ("path in id", |job| job.job_id = "../x".into()),
-        ("empty id", |job| job.job_id.clear()),
-        ("attempt 0", |job| job.attempt = 0),
-        ("no items", |job| job.items.clear()),
-        ("item twice", |job| job.items[1].id = "a".into()),
-        ("no deadline", |job| job.limits.total_s = 0),
-        ("wrong size", |job| job.model.files[0].size = 3),
-        ("missing file", |job| {
-            job.model.files[0].path = "other".into()
-        }),
-        ("file not listed", |job| {
-            std::fs::write(job.model.dir.join("x"), "").unwrap()
-        }),
+    let cases: [(&str, Case<ScoreJob>); 9] = [
+        (
+            "JOB_INVALID",
+            ("path in id", |job| job.job_id = "../x".into()),
+        ),
+        ("JOB_INVALID", ("empty id", |job| job.job_id.clear())),
+        ("JOB_INVALID", ("attempt 0", |job| job.attempt = 0)),
+        ("JOB_INVALID", ("no items", |job| job.items.clear())),
+        (
+            "JOB_INVALID",
+            ("item twice", |job| job.items[1].id = "a".into()),
+        ),
+        ("JOB_INVALID", ("no deadline", |job| job.limits.total_s = 0)),
+        (
+            "MODEL_FOLDER",
+            ("wrong size", |job| job.model.files[0].size = 3),
+        ),
+        (
+            "MODEL_FOLDER",
+            ("missing file", |job| {
+                job.model.files[0].path = "other".into()
+            }),
+        ),
+        (
+            "MODEL_FOLDER",
+            ("file not listed", |job| {
+                std::fs::write(job.model.dir.join("x"), "").unwrap()
+            }),
+        ),
     ];
-    for (name, alter) in cases {
+    for (code, (name, alter)) in cases {
         let mut job = probe::job(dir.path(), "look", probe::patient());
         alter(&mut job);
         let error = prepare(&job, &dir.path().join("jobs")).unwrap_err();
         let fault = assay::fault::Fault::from(error);
         assert_eq!(
             (fault.code.as_str(), fault.retryable),
-            ("JOB_INVALID", false),
+            (code, false),
             "{name}"
         );
     }

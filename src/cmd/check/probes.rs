@@ -15,7 +15,9 @@ use crate::cmd::run::dataset_settings;
 use crate::config::{self, Bytes, DatasetApi, Miner, Runner, ScoreApi, Validator};
 use crate::dataset::client::DatasetClient;
 use crate::dataset::list_packs;
+use crate::scoring::control::Control;
 use crate::scoring::docker::Engine;
+use crate::scoring::gpu::{self, Gate};
 use crate::store::{Reader, StoreError};
 
 /// Longest answer of a server that is read.
@@ -27,11 +29,16 @@ pub(super) fn validator(config: &Validator) -> Vec<Probe<'_>> {
         ("hotkey", async { hotkey(&config.wallet) }.boxed()),
         ("chain", chain(&config.chain, &config.wallet, true).boxed()),
         ("scorer", scorer(config).boxed()),
+        ("gpus", async { gpus(config) }.boxed()),
+        ("control", async { control(config) }.boxed()),
         ("disk", async { disk(&config.store) }.boxed()),
         ("hub", hub(&config.hub).boxed()),
         ("dataset", dataset(&config.dataset).boxed()),
         ("metrics", listen(config.metrics.listen).boxed()),
     ];
+    for entry in &config.workers {
+        probes.push(("worker", async { worker(config, entry) }.boxed()));
+    }
     for provider in &config.judge.providers {
         let deadline = config.judge.request_timeout;
         probes.push(("judge", judge(provider, deadline).boxed()));
@@ -164,6 +171,65 @@ async fn docker(image: &str) -> Result<String, String> {
     let pin = image.parse().map_err(|e| format!("image {image}: {e}"))?;
     engine.resolve(&pin).await.map_err(|e| e.to_string())?;
     Ok(version)
+}
+
+/// The GPUs of this host and what owns them.
+fn gpus(config: &Validator) -> Finding {
+    let needed = config.workers.iter().any(|worker| !worker.gpus.is_empty());
+    let (gpus, driver) = match gpu::inventory() {
+        Ok(found) => found,
+        Err(fault) if needed => return Finding::fail(fault.message),
+        Err(_) => return Finding::ok("no GPU driver here; every worker scores on CPU"),
+    };
+    let owner = |gpu: &gpu::Gpu| {
+        let owns = |worker: &&config::Worker| worker.gpus.contains(&gpu.uuid);
+        let owner = config.workers.iter().find(owns);
+        owner.map_or("free", |worker| worker.name.as_str())
+    };
+    let line = |gpu: &gpu::Gpu| {
+        let memory = Bytes(gpu.memory_bytes);
+        format!("{} {} {memory} -> {}", gpu.uuid, gpu.name, owner(gpu))
+    };
+    let lines: Vec<_> = gpus.iter().map(line).collect();
+    Finding::ok(format_args!("driver {driver}: {}", lines.join("; ")))
+}
+
+fn control(config: &Validator) -> Finding {
+    let Some(control) = &config.control else {
+        return Finding::warn(
+            "no [control] model: workers are not tried out before they score; `assay control record` makes one",
+        );
+    };
+    match Control::open(&control.folder, &control.sha256) {
+        Ok(_) => Finding::ok(control.folder.display()),
+        Err(error) => Finding::fail(error),
+    }
+}
+
+/// The whole mapping of one worker: everything that follows from its name and its GPUs.
+fn worker(config: &Validator, worker: &config::Worker) -> Finding {
+    let whose = if worker.gpus.is_empty() {
+        "CPU".to_owned()
+    } else {
+        worker.gpus.join(" + ")
+    };
+    let size = worker
+        .model_size_max
+        .map_or("any size".to_owned(), |s| format!("up to {s}"));
+    let mapping = format!(
+        "{}: {whose}; models of {size}; {} in {} sequences; jobs in {}",
+        worker.name,
+        worker.dtype,
+        worker.sequences,
+        config.store.artifacts.join("jobs").display()
+    );
+    match Gate::new(&worker.gpus).and_then(|gate| gate.look()) {
+        Err(fault) => Finding::fail(format_args!("{mapping}: {}", fault.message)),
+        Ok(looks) => match looks.iter().find_map(|look| gpu::before(look).err()) {
+            Some(trouble) => Finding::warn(format_args!("{mapping}: {trouble}")),
+            None => Finding::ok(mapping),
+        },
+    }
 }
 
 /// Free space where artifacts go: in the folder, or the nearest one above that exists.

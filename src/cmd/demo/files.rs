@@ -6,6 +6,8 @@ use super::world::World;
 use super::{NETUID, VALIDATOR};
 use crate::bittensor::BlockNumber;
 use crate::cmd::Failure;
+use crate::scoring::control::manifest_path;
+use sha2::{Digest, Sha256};
 use sp_core::Pair;
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
@@ -198,10 +200,27 @@ runners_up = "score"
                 ports.score_api
             ),
         )?;
-        write(
-            "validator",
-            self.validator_toml(world, scorer, ports) + rules,
-        )
+        let control = self.control_toml()?;
+        let validator = self.validator_toml(world, scorer, ports) + &control + rules;
+        write("validator", validator)
+    }
+
+    /// Whether this folder has its control model yet.
+    pub(super) fn has_control(&self) -> bool {
+        manifest_path(&self.path("control")).exists()
+    }
+
+    /// The control model's section, once there is one.
+    fn control_toml(&self) -> Result<String, Failure> {
+        let folder = self.path("control");
+        if !self.has_control() {
+            return Ok(String::new());
+        }
+        let manifest = fs::read(manifest_path(&folder)).map_err(Failure::unavailable)?;
+        let sha256 = hex::encode(Sha256::digest(manifest));
+        Ok(format!(
+            "\n[control]\nfolder = {folder:?}\nsha256 = \"{sha256}\"\n"
+        ))
     }
 
     fn validator_toml(&self, world: &World, scorer: &ChosenScorer, ports: &Ports) -> String {

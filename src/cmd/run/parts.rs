@@ -1,32 +1,28 @@
 //! Everything that the validator's loops share, connected and checked before any of them starts.
 
+use super::workers::{self, Lane};
 use crate::chain::{ChainClient, ChainSettings, Endpoint, HotkeyPair};
 use crate::clock::now_ms;
 use crate::cmd::Failure;
-use crate::config::{self, Runner, Validator};
+use crate::config::{self, Validator};
 use crate::dataset::client::{ClientSettings, DatasetClient};
 use crate::hub::{HubClient, HubSettings};
-use crate::incentive::{Era, EraId};
-use crate::scoring::Scorer;
-use crate::scoring::docker::{DockerScorer, Engine, Resources};
+use crate::incentive::Era;
+use crate::scoring::control::Control;
 use crate::scoring::judge::pool::{Bounds, Patience};
 use crate::scoring::judge::spend::{Meter, Prices, day_of};
 use crate::scoring::judge::{Judge, PROMPT_VERSION, ProviderSettings};
-use crate::scoring::process::{self, ProcessScorer};
-use crate::scoring::runner::GRACE;
 use crate::service::Artifacts;
 use crate::service::judging::Judges;
 use crate::store::{EraRecord, RetryPolicy, Store};
 use assay_protocol::Limits;
-use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 /// Name under which this host's containers are marked; the hotkey makes it unique.
-fn node_name(pair: &HotkeyPair) -> String {
+pub(super) fn node_name(pair: &HotkeyPair) -> String {
     pair.hotkey().to_string()
 }
 
@@ -40,7 +36,8 @@ pub(super) struct Parts {
     pub(super) hub: HubClient,
     pub(super) dataset: DatasetClient,
     pub(super) judges: Judges,
-    pub(super) scorers: HashMap<EraId, Arc<dyn Scorer>>,
+    pub(super) lanes: Vec<Lane>,
+    pub(super) control: Option<Control>,
     pub(super) limits: Limits,
 }
 
@@ -51,7 +48,8 @@ impl Parts {
         let store = open_store(config).await?;
         let artifacts = Artifacts::open(&config.store.artifacts).map_err(Failure::unavailable)?;
         let pair = load_pair(&config.wallet)?;
-        let scorers = scorers(config, &artifacts, &pair).await?;
+        let control = workers::control(config)?;
+        let lanes = workers::lanes(config, &artifacts, &pair).await?;
         let chain = ChainClient::connect(&chain_settings(&config.chain))
             .await
             .map_err(Failure::unavailable)?;
@@ -59,7 +57,6 @@ impl Parts {
         let dataset =
             DatasetClient::new(dataset_settings(&config.dataset)?).map_err(Failure::unavailable)?;
         let judges = judges(config, &store).await?;
-        let limits = limits(&config.scorer);
         Ok(Self {
             store,
             artifacts,
@@ -68,8 +65,9 @@ impl Parts {
             hub,
             dataset,
             judges,
-            scorers,
-            limits,
+            lanes,
+            control,
+            limits: workers::limits(&config.scorer),
         })
     }
 }
@@ -232,93 +230,4 @@ fn provider_settings(
 )]
 fn micro_usd(usd: f64) -> u64 {
     (usd * 1e6) as u64
-}
-
-fn limits(scorer: &config::Scorer) -> Limits {
-    Limits {
-        load_s: scorer.load_timeout.as_secs(),
-        generate_s: scorer.generate_timeout.as_secs(),
-        likelihood_s: scorer.generate_timeout.as_secs(),
-        total_s: scorer.total_timeout.as_secs(),
-        stall_s: scorer.stall_timeout.as_secs(),
-    }
-}
-
-/// One scorer for each era, bound to the image that the era names. What a former life of this node
-/// left running is removed first.
-async fn scorers(
-    config: &Validator,
-    artifacts: &Artifacts,
-    pair: &HotkeyPair,
-) -> Result<HashMap<EraId, Arc<dyn Scorer>>, Failure> {
-    let mut scorers: HashMap<EraId, Arc<dyn Scorer>> = HashMap::new();
-    match &config.scorer.runner {
-        Runner::Docker => {
-            let engine = Engine::connect().await.map_err(Failure::unavailable)?;
-            let node = node_name(pair);
-            let reaped = engine
-                .reap_orphans(&node)
-                .await
-                .map_err(Failure::unavailable)?;
-            if reaped > 0 {
-                tracing::warn!(reaped, "containers of a former life were removed");
-            }
-            for era in &config.eras {
-                let scorer = DockerScorer {
-                    engine: engine.clone(),
-                    image: era.scoring.image.parse().map_err(Failure::usage)?,
-                    resources: resources(&config.scorer),
-                    node: node.clone(),
-                };
-                scorers.insert(era.id(), Arc::new(scorer));
-            }
-        }
-        Runner::Process { program, .. } => {
-            process::reap_orphans(&artifacts.jobs()).map_err(Failure::unavailable)?;
-            let found = file_digest(program)?;
-            for era in &config.eras {
-                if era.scoring.image != found {
-                    return Err(Failure::usage(format_args!(
-                        "{} has {found}, but the era from block {} scores with {}",
-                        program.display(),
-                        era.from_block,
-                        era.scoring.image
-                    )));
-                }
-                let memory_bytes = config.scorer.memory.0;
-                scorers.insert(
-                    era.id(),
-                    Arc::new(ProcessScorer {
-                        binary: program.clone(),
-                        memory_bytes,
-                        grace: GRACE,
-                    }),
-                );
-            }
-        }
-    }
-    Ok(scorers)
-}
-
-/// SHA-256 of a file in the form of an image id: what pins a scorer that runs as a plain process.
-pub(in crate::cmd) fn file_digest(path: &Path) -> Result<String, Failure> {
-    let bytes = std::fs::read(path).map_err(|e| {
-        Failure::unavailable(format_args!(
-            "cannot read the scorer {}: {e}",
-            path.display()
-        ))
-    })?;
-    Ok(format!("sha256:{}", hex::encode(Sha256::digest(bytes))))
-}
-
-fn resources(scorer: &config::Scorer) -> Resources {
-    // Checked to be a small positive number when the configuration was read.
-    let millis = Duration::from_secs_f64(scorer.cpus).as_millis();
-    Resources {
-        memory_bytes: scorer.memory.0,
-        cpu_millis: u32::try_from(millis).unwrap_or(u32::MAX),
-        pids: scorer.pids,
-        tmp_bytes: scorer.scratch.0,
-        ..Resources::default()
-    }
 }

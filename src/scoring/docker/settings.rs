@@ -86,7 +86,7 @@ pub(super) fn container(
 }
 
 fn host_config(job: &PreparedJob, resources: &Resources) -> HostConfig {
-    let memory = signed(resources.memory_bytes);
+    let memory = signed(job.memory_bytes(resources.memory_bytes));
     HostConfig {
         network_mode: Some("none".to_owned()),
         readonly_rootfs: Some(true),

@@ -127,6 +127,7 @@ impl Seeded {
             stage,
             worker: WorkerId("gpu0".into()),
             committed_before: None,
+            model_bytes_max: None,
             now_ms: NOW + 2000,
             ttl: Duration::from_secs(60),
         };

@@ -96,6 +96,7 @@ async fn take(store: &Store, stage: Stage, outcome: Outcome) {
         stage,
         worker: WorkerId("w".into()),
         committed_before: None,
+        model_bytes_max: None,
         now_ms: 10,
         ttl: Duration::from_secs(600),
     };
