@@ -29,7 +29,8 @@ pub struct EpochState {
 }
 
 impl EpochState {
-    /// The same on runtimes without `SubnetEpochIndex`: epoch (block + netuid + 1) / (tempo + 1).
+    /// The same on runtimes without `SubnetEpochIndex`: epoch (block + netuid + 1) / (tempo + 1). Exact
+    /// from a chain's first boundary on; the epoch before it began before block 0.
     #[must_use]
     pub fn by_block_number(netuid: Netuid, tempo: Tempo, block: BlockNumber) -> Self {
         let period = u64::from(tempo.0) + 1;

@@ -189,7 +189,7 @@ fn worker(
             let reason = "is no UUID; `nvidia-smi -L` and `assay check` list them";
             s.problem("gpus", format!("{gpu:?} {reason}"));
         } else if !owned.insert(gpu.clone()) {
-            s.problem("gpus", format!("{gpu} is owned by a worker already"));
+            s.problem("gpus", format!("{gpu} is owned by another worker already"));
         }
     }
     if !["float32", "float16", "bfloat16"].contains(&dtype.as_str()) {

@@ -166,6 +166,7 @@ impl Control {
                     prompt: prompt.clone(),
                 })
                 .collect(),
+            references: Vec::new(),
             pack: format!("sha256:{}", "0".repeat(64)),
             generation: Generation {
                 max_tokens: self.manifest.max_tokens,

@@ -181,6 +181,7 @@ mod tests {
                 id: "a".to_owned(),
                 prompt: "b".to_owned(),
             }],
+            references: Vec::new(),
             pack: "sha256:11".to_owned(),
             generation: Generation {
                 max_tokens: 1,

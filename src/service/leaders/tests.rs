@@ -112,6 +112,7 @@ impl Fixture {
             stage,
             worker: WorkerId("w".to_owned()),
             committed_before: None,
+            model_bytes_max: None,
             now_ms: now_ms(),
             ttl: Duration::from_secs(60),
         };
