@@ -307,7 +307,6 @@ fn rows(bench: &Bench) -> (Weights, Weights, Vec<Row>) {
     (a, base, rows)
 }
 
-#[expect(clippy::print_stdout, reason = "the table is what this is for")]
 fn table() {
     let bench = Bench::new();
     let (a, base, models) = rows(&bench);

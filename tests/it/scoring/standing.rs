@@ -64,14 +64,7 @@ async fn worker(dir: &Path, scorer: Arc<dyn Scorer>, control: Control) -> Worker
     let snapshot = client.snapshot(NETUID, head).await.unwrap();
     let (_, latest) = watch::channel(Some(Arc::new(snapshot)));
     let store = Store::open(&dir.join("node.db"), RetryPolicy::default()).unwrap();
-    let dataset = DatasetClient::new(ClientSettings {
-        endpoints: vec!["http://127.0.0.1:9".parse().unwrap()],
-        cache: dir.join("packs"),
-        request_timeout: Duration::from_secs(1),
-        download_timeout: Duration::from_secs(1),
-        pack_bytes_max: 1,
-        operators: Vec::new(),
-    });
+    let dataset = DatasetClient::new(ClientSettings::new(dir.join("packs")));
     let rounds = Rounds {
         store: store.clone(),
         chain: client,
