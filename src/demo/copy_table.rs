@@ -22,8 +22,8 @@ use tokenizers::Tokenizer;
 type Weights = HashMap<String, Tensor>;
 
 const LAYERS: usize = 3;
-const PROBES: usize = 24;
-const STEPS: usize = 40;
+const PROBES: usize = 48;
+const STEPS: usize = 60;
 
 /// The parts that every model of the table shares.
 struct Bench {
