@@ -13,8 +13,8 @@ mod parrots;
 
 use crate::harness::probe;
 use assay::bittensor::{
-    BlockHash, BlockNumber, BlockRef, Coldkey, Hotkey, Hyperparameters, Metagraph, Netuid, Neuron,
-    SubnetSnapshot, Tempo, Uid,
+    BlockHash, BlockNumber, BlockRef, Coldkey, Hotkey, Hyperparameters, MechanismId, Metagraph,
+    Netuid, Neuron, SubnetSnapshot, Tempo, Uid,
 };
 use assay::hub::{HubClient, HubSettings};
 use assay::incentive::gates::{self, ReplyText};
@@ -327,6 +327,8 @@ fn snapshot() -> SubnetSnapshot {
         emission: 0,
     };
     SubnetSnapshot {
+        mechanism: MechanismId(0),
+        mechanism_count: 1,
         at: BlockRef {
             number: BlockNumber(10),
             hash: BlockHash([1; 32]),
