@@ -37,7 +37,7 @@ fn every_problem_is_told_at_once_with_key_reason_and_line() {
             "line 28: store.keep_free: \"20\" is not a size with its unit, such as \"72GiB\" or \"512MiB\"",
             "line 29: store.colour: unknown key; known here: artifacts, keep_free, path",
             "line 62: judge.concurrency: is 0, must be 1 to 256",
-            "line 126: era[0].scoring.items: must lie in 2 to 100000; one item has no standard error",
+            "line 127: era[0].scoring.items: must lie in 2 to 100000; one item has no standard error",
         ]
     );
 }
