@@ -224,27 +224,24 @@ async fn a_model_is_committed_once_and_replaced_only_on_demand() {
     assert!(out(&replaced).contains(&format!("committed   block {moved}, hash 0x")));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_the_validator_would_reject_is_refused_with_its_code_and_sentence() {
+/// Hotkey, arguments, and the code that the validator gives.
+type Rejected = (&'static str, Vec<String>, RejectionCode);
+
+/// A commitment by its four parts.
+fn parts(repo: &str, revision: &str, template: &str, competition: &str) -> Vec<String> {
+    let named = [
+        ("--repo", repo),
+        ("--revision", revision),
+        ("--template", template),
+        ("--competition", competition),
+    ];
+    let pairs = named.iter().flat_map(|(name, value)| [*name, *value]);
+    pairs.map(str::to_owned).collect()
+}
+
+#[rustfmt::skip]
+fn rejected(world: &World) -> Vec<Rejected> {
     use RejectionCode as Code;
-    let world = World::start().await;
-    let taken = format!("2:{REPO}:{}:chatml:d1", world.revision);
-    soon(world.client.submit(&pair("//Miner2"), commitment(&taken)))
-        .await
-        .unwrap();
-    let full = |repo: &str, revision: &str, template: &str, competition: &str| {
-        let parts = [
-            "--repo",
-            repo,
-            "--revision",
-            revision,
-            "--template",
-            template,
-            "--competition",
-            competition,
-        ];
-        parts.map(str::to_owned).to_vec()
-    };
     let text = |text: &str| vec!["--text".to_owned(), text.to_owned()];
     let head = |repo: &str| {
         let folder = world.folder.path().join("repos").join(repo);
@@ -252,61 +249,31 @@ async fn what_the_validator_would_reject_is_refused_with_its_code_and_sentence()
     };
     let (later, gone) = (world.later.as_str(), "ab".repeat(20));
     let origin = "lab:model-1:chatml:5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY:1:d1";
-    let cases = [
-        (
-            "//Miner1",
-            full(REPO, "main", "chatml", "d1"),
-            Code::CommitmentMalformed,
-        ),
-        (
-            "//Miner1",
-            full("lab", later, "chatml", "d1"),
-            Code::CommitmentMalformed,
-        ),
+    vec![
+        ("//Miner1", parts(REPO, "main", "chatml", "d1"), Code::CommitmentMalformed),
+        ("//Miner1", parts("lab", later, "chatml", "d1"), Code::CommitmentMalformed),
         ("//Miner1", text("hello"), Code::CommitmentMalformed),
         ("//Miner1", text(""), Code::CommitmentUnreadable),
         ("//Miner1", text(origin), Code::HotkeyMismatch),
-        (
-            "//Miner1",
-            full(REPO, later, "mine", "d1"),
-            Code::TemplateUnknown,
-        ),
-        (
-            "//Miner1",
-            full(REPO, later, "vicuna", "d1"),
-            Code::TemplateUnknown,
-        ),
-        (
-            "//Miner1",
-            full(REPO, later, "chatml", "d2"),
-            Code::CompetitionUnknown,
-        ),
-        (
-            "//Stranger",
-            full(REPO, later, "chatml", "d1"),
-            Code::NotRegistered,
-        ),
-        (
-            "//Miner1",
-            full(REPO, &gone, "chatml", "d1"),
-            Code::RepoUnavailable,
-        ),
-        (
-            "//Miner1",
-            full("lab/tiny", &head("lab/tiny"), "chatml", "d1"),
-            Code::TooSmall,
-        ),
-        (
-            "//Miner1",
-            full("lab/pickle", &head("lab/pickle"), "chatml", "d1"),
-            Code::NotSafetensors,
-        ),
-        (
-            "//Miner1",
-            full(REPO, &world.revision, "chatml", "d1"),
-            Code::Duplicate,
-        ),
-    ];
+        ("//Miner1", parts(REPO, later, "mine", "d1"), Code::TemplateUnknown),
+        ("//Miner1", parts(REPO, later, "vicuna", "d1"), Code::TemplateUnknown),
+        ("//Miner1", parts(REPO, later, "chatml", "d2"), Code::CompetitionUnknown),
+        ("//Stranger", parts(REPO, later, "chatml", "d1"), Code::NotRegistered),
+        ("//Miner1", parts(REPO, &gone, "chatml", "d1"), Code::RepoUnavailable),
+        ("//Miner1", parts("lab/tiny", &head("lab/tiny"), "chatml", "d1"), Code::TooSmall),
+        ("//Miner1", parts("lab/pickle", &head("lab/pickle"), "chatml", "d1"), Code::NotSafetensors),
+        ("//Miner1", parts(REPO, &world.revision, "chatml", "d1"), Code::Duplicate),
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_validator_would_reject_is_refused_with_its_code_and_sentence() {
+    let world = World::start().await;
+    let taken = format!("2:{REPO}:{}:chatml:d1", world.revision);
+    soon(world.client.submit(&pair("//Miner2"), commitment(&taken)))
+        .await
+        .unwrap();
+    let cases = rejected(&world);
     for (hotkey, arguments, code) in &cases {
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let refused = world
