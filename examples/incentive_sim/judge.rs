@@ -126,11 +126,11 @@ impl Model {
             };
             // The mean absolute value of a normal number is √(2/π) of its standard deviation.
             let own = Self::own_behaviour(self.id, nats * std::f64::consts::FRAC_PI_2.sqrt());
-            let sum = |((id, a), (_, b)): ((&str, &[f32]), (&str, &[f32]))| {
+            let both = from.probes().zip(own.probes());
+            Behaviour::new(both.map(|((id, a), (_, b))| {
                 let sum = a.iter().zip(b).map(|(a, b)| a + b).collect();
                 (id.to_owned(), sum)
-            };
-            Behaviour::new(from.probes().zip(own.probes()).map(sum))
+            }))
         })
     }
 

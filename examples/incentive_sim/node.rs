@@ -103,9 +103,11 @@ impl Judge {
         let margin = ChampionRule::default().margin(age);
         let (mut judged, mut differences) = (Judged::new(), Vec::new());
         while judged.len() < ITEMS {
-            for item in judged.len()..next_look(judged.len(), ITEMS, rule) {
+            let seen = judged.len();
+            let until = next_look(seen, ITEMS, rule);
+            for (item, theirs) in champion.iter().enumerate().take(until).skip(seen) {
                 let answer = self.ask(model, item);
-                differences.push(answer.1.value - champion[item].1.value);
+                differences.push(answer.1.value - theirs.1.value);
                 judged.push(answer);
             }
             if look(&differences, ITEMS, margin, rule) == Look::Hopeless {

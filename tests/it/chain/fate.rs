@@ -416,13 +416,9 @@ async fn a_killed_setter_settles_before_it_signs_again() {
     seal(&chain, 4);
     setter.publish(&client).await;
     // The step before may find it final already, and then this one reads it back at once.
-    let over = |s: &WeightState| {
-        matches!(
-            s,
-            WeightState::Finalised { .. } | WeightState::ReadBack { .. }
-        )
-    };
-    setter.until(over).await;
+    setter
+        .until(|s| ["finalised", "read_back"].contains(&s.name()))
+        .await;
     setter.publish(&client).await;
     let done = setter
         .until(|s| matches!(s, WeightState::ReadBack { .. }))

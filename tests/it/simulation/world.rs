@@ -104,6 +104,26 @@ async fn take(store: &Store, stage: Stage, outcome: Outcome) {
     store.finish_stage(&lease, outcome, 10).await.unwrap();
 }
 
+async fn record_model(store: &Store, n: u8, hotkey: Hotkey) {
+    let hex = format!("{n:02x}").repeat(32);
+    let repo = format!("org/model-{n}");
+    let new = NewSubmission {
+        hotkey,
+        commit_block: BlockNumber(0),
+        registered_at: Some(BlockNumber(0)),
+        raw: format!("2:{repo}:{}:chatml:d1", &hex[..40]).into_bytes(),
+        model: Some(ModelFacts {
+            repo,
+            revision: Some(hex[..40].to_owned()),
+            template: "chatml".into(),
+            competition: "d1".into(),
+            weights_key: Some(hex),
+        }),
+        admission: Admission::Queued,
+    };
+    store.record(new, 1).await.unwrap();
+}
+
 /// A store in which the three are scored.
 async fn store(dir: &std::path::Path, era: &Era) -> Store {
     let store = Store::open(&dir.join("node.db"), RetryPolicy::default()).unwrap();
@@ -132,22 +152,7 @@ async fn store(dir: &std::path::Path, era: &Era) -> Store {
     };
     store.put_round(round, 1).await.unwrap();
     for (n, (hotkey, value)) in (1u8..).zip(contenders()) {
-        let repo = format!("org/model-{n}");
-        let new = NewSubmission {
-            hotkey,
-            commit_block: BlockNumber(0),
-            registered_at: Some(BlockNumber(0)),
-            raw: format!("2:{repo}:{}:chatml:d1", &hex(n)[..40]).into_bytes(),
-            model: Some(ModelFacts {
-                repo,
-                revision: Some(hex(n)[..40].to_owned()),
-                template: "chatml".into(),
-                competition: "d1".into(),
-                weights_key: Some(hex(n)),
-            }),
-            admission: Admission::Queued,
-        };
-        store.record(new, 1).await.unwrap();
+        record_model(&store, n, hotkey).await;
         let fetched = Advance {
             tensor_digest: Some(format!("sha256:{}", hex(3))),
             ..Advance::default()
