@@ -60,7 +60,7 @@ pub enum Command {
 /// Options of `assay commit`.
 #[derive(Debug, Args)]
 pub struct CommitOptions {
-    /// Configuration file (TOML) with [chain] and [wallet], best also [hub] and [[era]]; a sample is
+    /// Configuration file (TOML) with the sections chain and wallet, best also hub and era; a sample is
     /// configs/miner.toml.
     #[arg(long, env = "ASSAY_CONFIG")]
     pub config: PathBuf,
@@ -103,7 +103,7 @@ pub enum ChainCommand {
 /// Options of `assay chain status`.
 #[derive(Debug, Args)]
 pub struct ChainStatus {
-    /// Configuration file (TOML) with [chain] and [wallet]: a validator's or a miner's.
+    /// Configuration file (TOML) with the sections chain and wallet: a validator's or a miner's.
     #[arg(long, env = "ASSAY_CONFIG")]
     pub config: PathBuf,
     /// Look at this hotkey instead of the wallet's, which is then not opened.
@@ -270,7 +270,7 @@ pub struct DevchainOptions {
 #[derive(Debug, Subcommand)]
 pub enum ControlCommand {
     /// Have every worker of a configuration answer with a model that is known to be good, and keep the
-    /// answers as the ones to be reproduced. Prints the [control] section to configure.
+    /// answers as the ones to be reproduced. Prints the section control to configure.
     Record {
         /// The validator's configuration.
         #[arg(long, env = "ASSAY_CONFIG")]
@@ -395,7 +395,7 @@ pub struct SyncPacks {
 /// Flags of `assay corpus rounds`.
 #[derive(Debug, Args)]
 pub struct RoundLists {
-    /// Configuration with [chain] and the eras.
+    /// Configuration with the section chain and the eras.
     #[command(flatten)]
     pub config: ConfigFile,
     /// Folder of sealed packs, which receives the lists.
