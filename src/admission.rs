@@ -29,7 +29,8 @@ pub use tokenizer::{TokenizerFacts, check as check_tokenizer};
 use crate::fault::{Fault, Party};
 use crate::incentive::eligibility::ModelFiles;
 use crate::incentive::{Era, Rejection, RejectionCode, Template};
-use assay_protocol::{TensorEntry, tensor_digest};
+use assay_protocol::{ModelFile, TensorEntry, tensor_digest};
+use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroUsize;
@@ -56,6 +57,24 @@ pub struct Verified {
     /// Files that are written anew from what was parsed, by name: these are mounted, never the
     /// miner's.
     pub rewritten: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Verified {
+    /// Writes [`Verified::rewritten`] into `dir` and describes what was written.
+    ///
+    /// # Errors
+    /// What the file system says.
+    pub fn write_rewritten(&self, dir: &Path) -> io::Result<Vec<ModelFile>> {
+        let write = |(name, content): &(&'static str, Vec<u8>)| {
+            std::fs::write(dir.join(name), content)?;
+            Ok(ModelFile {
+                path: (*name).to_owned(),
+                size: content.len() as u64,
+                sha256: hex::encode(Sha256::digest(content)),
+            })
+        };
+        self.rewritten.iter().map(write).collect()
+    }
 }
 
 /// Why there is no [`Verified`] model.

@@ -6,6 +6,7 @@ use crate::admission::{self, Verified, template};
 use crate::cli::ControlCommand;
 use crate::config::{self, Validator};
 use crate::incentive::eligibility::{ModelFiles, RepoFile, select_files};
+use crate::incentive::era::AdmissionRules;
 use crate::incentive::{Era, Template};
 use crate::scoring::control::{Control, Manifest, digest, manifest_path, model_path};
 use crate::service::Artifacts;
@@ -58,14 +59,11 @@ pub(super) async fn record(
     template: Template,
     folder: &Path,
 ) -> Result<String, Failure> {
-    let era = config.eras.last().cloned();
-    let mut era = era.ok_or_else(|| Failure::usage("the configuration has no era"))?;
-    // A control model may be as small as it likes.
-    era.admission.min_model_bytes = 0;
-    let mut manifest = lay_out(model, &era, template, folder)?;
+    let era = config.eras.last();
+    let era = era.ok_or_else(|| Failure::usage("the configuration has no era"))?;
+    let mut manifest = lay_out(model, era, template, folder)?;
     let artifacts = Artifacts::open(&config.store.artifacts).map_err(Failure::unavailable)?;
     let pair = load_pair(&config.wallet)?;
-    let era = config.eras.last().unwrap_or(&era);
     for lane in lanes(config, &artifacts, &pair).await? {
         let (engine, digest) = answer(&manifest, folder, &lane, era, (config, &artifacts)).await?;
         let known = manifest.replies.insert(engine.clone(), digest.clone());
@@ -154,7 +152,12 @@ fn listed(model: &Path, era: &Era) -> Result<ModelFiles, Failure> {
             sha256: None,
         });
     }
-    select_files(&files, &era.admission).map_err(|rejection| {
+    // A control model may be as small as it likes.
+    let rules = AdmissionRules {
+        min_model_bytes: 0,
+        ..era.admission.clone()
+    };
+    select_files(&files, &rules).map_err(|rejection| {
         Failure::usage(format_args!(
             "{} is no control model: {}",
             model.display(),
@@ -175,13 +178,6 @@ fn copy(model: &Path, verified: &Verified, dir: &Path) -> std::io::Result<Vec<Mo
             sha256: hex::encode(hasher.finalize()),
         });
     }
-    for (name, content) in &verified.rewritten {
-        fs::write(dir.join(name), content)?;
-        files.push(ModelFile {
-            path: (*name).to_owned(),
-            size: u64::try_from(content.len()).unwrap_or(u64::MAX),
-            sha256: hex::encode(Sha256::digest(content)),
-        });
-    }
+    files.extend(verified.write_rewritten(dir)?);
     Ok(files)
 }

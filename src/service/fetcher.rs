@@ -23,7 +23,6 @@ use assay_protocol::ModelFile;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -321,14 +320,7 @@ fn lay_out(
             sha256,
         });
     }
-    for (name, content) in &verified.rewritten {
-        fs::write(part.join(name), content)?;
-        files.push(ModelFile {
-            path: (*name).to_owned(),
-            size: u64::try_from(content.len()).unwrap_or(u64::MAX),
-            sha256: hex::encode(Sha256::digest(content)),
-        });
-    }
+    files.extend(verified.write_rewritten(&part)?);
     fs::rename(&part, mount)?;
     Ok(files)
 }
