@@ -199,6 +199,17 @@ impl DevChain {
         block_ref(chain.head().header.number, chain.head().hash)
     }
 
+    /// Waits for a head above `number` and returns it; ends at once when there is one.
+    pub async fn head_above(&self, number: BlockNumber) -> BlockRef {
+        // The node that is waited for holds the sender, so waiting cannot fail.
+        let _ = self
+            .node
+            .heads()
+            .wait_for(|n| u64::from(*n) > number.0)
+            .await;
+        self.head()
+    }
+
     /// The newest finalised block.
     #[must_use]
     pub fn finalized(&self) -> BlockRef {

@@ -42,10 +42,7 @@ async fn an_upgrade_that_changes_no_vital_shape_is_not_noticed() {
     let mut done = soon(client.submit(&validator, weights(&row))).await;
     if let Err(SubmitError::Pool { refusal, .. }) = &done {
         assert_eq!(*refusal, Refusal::BadSignature);
-        let head = chain.head().number;
-        while chain.head().number == head {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        chain.head_above(chain.head().number).await;
         done = soon(client.submit(&validator, weights(&row))).await;
     }
     let done = done.unwrap();
