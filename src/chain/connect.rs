@@ -8,7 +8,7 @@ use crate::bittensor::{BlockHash, BlockNumber, BlockRef};
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subxt::backend::LegacyBackend;
 use subxt::config::{RpcConfigFor, SubstrateConfig};
 use subxt::rpcs::RpcClient;
@@ -236,26 +236,22 @@ impl ChainClient {
         })
     }
 
-    /// Puts a read under the configured deadline.
+    /// Puts a read under the configured deadline. A line that lets it pass is left: pings may still be
+    /// answered by a gateway whose node is not there any more.
     pub(super) async fn read<T>(
         &self,
         what: &str,
         reading: impl Future<Output = Result<T, ChainError>>,
     ) -> Result<T, ChainError> {
-        within(self.inner.settings.request_timeout, what, reading).await
-    }
-}
-
-async fn within<T>(
-    limit: Duration,
-    what: &str,
-    doing: impl Future<Output = Result<T, ChainError>>,
-) -> Result<T, ChainError> {
-    match tokio::time::timeout(limit, doing).await {
-        Ok(result) => result,
-        Err(_) => Err(ChainError::transient(
-            what,
-            format!("no answer within {limit:?}"),
-        )),
+        let limit = self.inner.settings.request_timeout;
+        let begun = Instant::now();
+        match tokio::time::timeout(limit, reading).await {
+            Ok(result) => result,
+            Err(_) => {
+                let reason = format!("no answer within {limit:?}");
+                self.inner.wire.give_up(&reason, begun).await;
+                Err(ChainError::transient(what, reason))
+            }
+        }
     }
 }

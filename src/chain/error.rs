@@ -11,8 +11,6 @@ use subxt::rpcs;
 const CODE_UNKNOWN_BLOCK: i32 = 4003;
 /// JSON-RPC codes by which public gateways limit a client.
 const CODES_LIMITED: [i32; 2] = [-32004, -32005];
-/// Pause after a limit that names no time.
-const DEFAULT_LIMIT: Duration = Duration::from_secs(12);
 /// A gateway's word about time is not trusted beyond this.
 const LONGEST_LIMIT: Duration = Duration::from_secs(3600);
 
@@ -46,15 +44,16 @@ pub enum ChainError {
         /// How it failed.
         reason: String,
     },
-    /// An endpoint limits us, or all of them rest after failures: not before the time is over.
-    #[error("{what}: {reason}; the next request may go out in {after:?}")]
+    /// An endpoint limits us, or all of them rest after failures.
+    #[error("{what}: {reason}; {}", next_request(*after))]
     Limited {
         /// What was attempted.
         what: String,
         /// Who said so, and how.
         reason: String,
-        /// How long to wait.
-        after: Duration,
+        /// How long until any endpoint may be asked. None: only the one that limits us is left alone, and
+        /// the connection knows for how long.
+        after: Option<Duration>,
     },
     /// The endpoint serves another chain. Nothing may be read from it or sent to it.
     #[error(
@@ -173,7 +172,7 @@ impl ChainError {
             rpcs::Error::User(e) if CODES_LIMITED.contains(&e.code) => Self::Limited {
                 what: what.to_owned(),
                 reason: format!("code {}: {}", e.code, bounded(&e.message)),
-                after: retry_after(&e).unwrap_or(DEFAULT_LIMIT),
+                after: None,
             },
             rpcs::Error::User(e) => Self::Refused {
                 what: what.to_owned(),
@@ -214,9 +213,22 @@ impl ChainError {
 impl Retryable for ChainError {
     fn retry(&self) -> Retry {
         match self {
-            Self::Transient { .. } | Self::BlockGone { .. } => Retry::Now,
-            Self::Limited { after, .. } => Retry::After(*after),
+            Self::Transient { .. } | Self::BlockGone { .. } | Self::Limited { after: None, .. } => {
+                Retry::Now
+            }
+            Self::Limited {
+                after: Some(after), ..
+            } => Retry::After(*after),
             _ => Retry::Never,
+        }
+    }
+}
+
+fn next_request(after: Option<Duration>) -> String {
+    match after {
+        Some(after) => format!("the next request may go out in {after:?}"),
+        None => {
+            "this endpoint is left alone for a while, the next request may go to another".to_owned()
         }
     }
 }
@@ -249,7 +261,10 @@ mod tests {
         assert!(matches!(&gone, ChainError::BlockGone { block } if block.starts_with("0x01")));
         assert!(gone.to_fault().retryable);
         let limited = ChainError::from_rpc("a read", at, user(-32005));
-        assert_eq!(limited.retry(), Retry::After(DEFAULT_LIMIT));
+        assert!(matches!(limited, ChainError::Limited { after: None, .. }));
+        // The endpoint rests, the reader need not.
+        assert_eq!(limited.retry(), Retry::Now);
+        assert_eq!(limit_of(&user(-32005)), Some(None));
         for data in ["{\"retry_after\": 3}", "3"] {
             let mut named = rpcs::UserError {
                 code: -32005,
@@ -257,8 +272,8 @@ mod tests {
                 data: None,
             };
             named.data = Some(serde_json::value::RawValue::from_string(data.to_owned()).unwrap());
-            let limited = ChainError::from_rpc("a read", at, rpcs::Error::User(named));
-            assert_eq!(limited.retry(), Retry::After(Duration::from_secs(3)));
+            let named = limit_of(&rpcs::Error::User(named));
+            assert_eq!(named, Some(Some(Duration::from_secs(3))));
         }
         let refused = ChainError::from_rpc("a read", at, user(-32601));
         assert!(

@@ -5,7 +5,7 @@ use super::error::ChainError;
 use crate::bittensor::{BlockHash, BlockNumber, BlockRef};
 use codec::Encode;
 use futures::FutureExt as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use subxt::config::substrate::SubstrateHeader;
 use subxt::rpcs::client::RpcSubscription;
 use subxt::utils::H256;
@@ -56,12 +56,13 @@ impl FinalisedBlocks {
     /// there is nothing to subscribe over. The caller may go on in each case.
     pub async fn next(&mut self) -> Result<Finalised, ChainError> {
         let silence = (self.client.inner.settings.block_time * SILENT_BLOCKS).max(SHORTEST_SILENCE);
+        let begun = Instant::now();
         match tokio::time::timeout(silence, self.next_unbounded()).await {
             Ok(result) => result,
             Err(_) => {
                 self.heads = None;
                 let reason = format!("no finalised block for {silence:?}");
-                self.client.inner.wire.give_up(&reason).await;
+                self.client.inner.wire.give_up(&reason, begun).await;
                 Err(ChainError::transient("following the chain", reason))
             }
         }

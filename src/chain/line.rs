@@ -20,8 +20,8 @@ use url::{Host, Url};
 
 /// Largest JSON-RPC answer that is accepted. Metadata, the largest honest one, is 0.7 MB as hex.
 const MAX_ANSWER_BYTES: u32 = 16 * 1024 * 1024;
-/// Longest that opening a connection may take.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest that a closed connection may take to say why.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 /// Close code of a policy violation, by which gateways end a connection that asks too much.
 const CLOSE_POLICY: u16 = 1008;
 /// Bytes of a refused handshake that are kept to look for `Retry-After`.
@@ -35,51 +35,48 @@ const PUBLIC_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Line {
     pub(super) client: Client,
     pub(super) index: usize,
+    pub(super) opened: Instant,
     latency_us: AtomicU64,
     /// When the next request may go out, where the endpoint is public.
     turn: Option<tokio::sync::Mutex<Option<Instant>>>,
 }
 
 impl Line {
-    /// Opens a connection. Pings go out six times per block time. A line that carries nothing, not
+    /// Opens a connection; the caller bounds the time. Pings go out six times per block time. A line that carries nothing, not
     /// even a pong, for two and a half pings is closed; the library looks that often, so it is
-    /// noticed after two and a half to five pings: on a chain of 12 s within 10 s.
+    /// noticed after two and a half to five pings: on a chain of 12 s within 10 s. One request gets half
+    /// of the time of a read, so that the read can go on over another line.
     pub(super) async fn open(
         endpoint: &Endpoint,
         index: usize,
         settings: &ChainSettings,
     ) -> Result<Self, Trouble> {
-        let head = Arc::default();
-        let limit = DIAL_TIMEOUT.min(settings.request_timeout);
-        let opening = async {
-            let url = Url::parse(&endpoint.url).map_err(|e| Trouble::Broken(e.to_string()))?;
-            let stream = FirstBytes {
-                inner: connect(&url)
-                    .await
-                    .map_err(|e| Trouble::Broken(e.to_string()))?,
-                head: Arc::clone(&head),
-            };
-            let transport = WsTransportClientBuilder::default()
-                .max_response_size(MAX_ANSWER_BYTES)
-                .max_redirections(0)
-                .build_with_stream(url, stream);
-            transport.await.map_err(|e| refused(&e, &head))
+        let head = Head::default();
+        let url = Url::parse(&endpoint.url).map_err(|e| Trouble::Broken(e.to_string()))?;
+        let stream = FirstBytes {
+            inner: connect(&url)
+                .await
+                .map_err(|e| Trouble::Broken(e.to_string()))?,
+            head: Arc::clone(&head),
         };
-        let (sender, receiver) = tokio::time::timeout(limit, opening)
-            .await
-            .unwrap_or_else(|_| Err(Trouble::Broken(format!("no connection within {limit:?}"))))?;
+        let transport = WsTransportClientBuilder::default()
+            .max_response_size(MAX_ANSWER_BYTES)
+            .max_redirections(0)
+            .build_with_stream(url, stream);
+        let (sender, receiver) = transport.await.map_err(|e| refused(&e, &head))?;
         let beat = (settings.block_time / 6).max(SHORTEST_BEAT);
         let pings = PingConfig::new()
             .ping_interval(beat)
             .inactive_limit(beat * 5 / 2)
             .max_failures(1);
         let client = Client::builder()
-            .request_timeout(settings.request_timeout)
+            .request_timeout(settings.request_timeout / 2)
             .enable_ws_ping(pings)
             .build_with_tokio(sender, receiver);
         Ok(Self {
             client,
             index,
+            opened: Instant::now(),
             latency_us: AtomicU64::new(0),
             turn: endpoint.public.then(tokio::sync::Mutex::default),
         })
@@ -119,7 +116,7 @@ impl Line {
 
     /// Why a line that is down went down.
     pub(super) async fn why_down(&self) -> Trouble {
-        let reason = tokio::time::timeout(DIAL_TIMEOUT, self.client.on_disconnect()).await;
+        let reason = tokio::time::timeout(REASON_TIMEOUT, self.client.on_disconnect()).await;
         reason.map_or_else(|_| Trouble::Broken("closed".to_owned()), |e| ended(&e))
     }
 }

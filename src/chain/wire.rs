@@ -5,12 +5,17 @@ use super::error::{ChainError, limit_of};
 use super::line::{Line, check_endpoint};
 use super::roster::{Roster, Trouble};
 use crate::bittensor::{BlockHash, BlockNumber};
+use jsonrpsee::core::client::Error as ClientError;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use subxt::config::{Header as _, RpcConfigFor, SubstrateConfig};
 use subxt::rpcs::client::{RawRpcFuture, RawRpcSubscription, RawValue, RpcClient, RpcClientT};
 use subxt::rpcs::{self, methods::legacy::LegacyRpcMethods};
+
+/// Longest that opening and checking a line may take: half a block time, between these two.
+const LONGEST_DIAL: Duration = Duration::from_secs(5);
+const SHORTEST_DIAL: Duration = Duration::from_secs(1);
 
 /// What a connection has cost so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -104,9 +109,11 @@ impl Wire {
         lock(&self.0.roster).delivered(index, head);
     }
 
-    /// Leaves the present line; the next request dials another, or this one after its rest.
-    pub(super) async fn give_up(&self, why: &str) {
-        if let Some(line) = self.0.line.lock().await.take() {
+    /// Leaves the present line if it was open by `begun`, when the wait for it began; the next request
+    /// dials another, or this one after its rest.
+    pub(super) async fn give_up(&self, why: &str, begun: Instant) {
+        let mut slot = self.0.line.lock().await;
+        if let Some(line) = slot.take_if(|line| line.opened <= begun) {
             self.failed(line.index, &Trouble::Broken(why.to_owned()));
         }
     }
@@ -149,7 +156,7 @@ impl Wire {
                 return Err(ChainError::Limited {
                     what,
                     reason,
-                    after,
+                    after: Some(after),
                 });
             }
             tokio::time::sleep(after).await;
@@ -167,7 +174,17 @@ impl Wire {
         (slow && other).then(|| Trouble::Broken(format!("slow: {:?} per answer", line.latency())))
     }
 
+    /// Opens a line and checks it, all within a limit of its own: an endpoint that lets the handshake or
+    /// the first questions hang must not use up the time of the request that waits for a line.
     async fn dial(&self, index: usize) -> Result<Line, Dial> {
+        let block_time = self.0.settings.block_time;
+        let limit = (block_time / 2).clamp(SHORTEST_DIAL, LONGEST_DIAL);
+        tokio::time::timeout(limit, self.dial_unbounded(index))
+            .await
+            .map_err(|_| Trouble::Broken(format!("no connection within {limit:?}")))?
+    }
+
+    async fn dial_unbounded(&self, index: usize) -> Result<Line, Dial> {
         let (settings, broken) = (&self.0.settings, |e: rpcs::Error| {
             Trouble::Broken(e.to_string())
         });
@@ -177,28 +194,21 @@ impl Wire {
             self.clone(),
             Arc::clone(&line),
         )));
-        let checking = async {
-            let genesis = rpc.genesis_hash().await.map_err(broken)?;
-            self.check_genesis(index, BlockHash(genesis.0))?;
-            let head = rpc.chain_get_header(None).await.map_err(broken)?;
-            let head = head.ok_or_else(|| Trouble::Broken("it has no head".to_owned()))?;
-            let number = BlockNumber(head.number());
-            if lock(&self.0.roster).lags(number) {
-                return Err(Trouble::Broken(format!("its head {number} is far behind")).into());
-            }
-            Ok::<_, Dial>(number)
-        };
-        let limit = settings.request_timeout;
-        let number = tokio::time::timeout(limit, checking)
-            .await
-            .map_err(|_| Trouble::Broken(format!("no answer within {limit:?}")))??;
+        let genesis = rpc.genesis_hash().await.map_err(broken)?;
+        self.check_genesis(index, BlockHash(genesis.0))?;
+        let head = rpc.chain_get_header(None).await.map_err(broken)?;
+        let head = head.ok_or_else(|| Trouble::Broken("it has no head".to_owned()))?;
+        let head = BlockNumber(head.number());
+        if lock(&self.0.roster).lags(head) {
+            return Err(Trouble::Broken(format!("its head {head} is far behind")).into());
+        }
         drop(rpc);
         lock(&self.0.roster).connected(index, Instant::now());
         self.0.started.store(true, Ordering::Relaxed);
         self.0
             .current
             .store(u64::try_from(index).unwrap_or(0), Ordering::Relaxed);
-        tracing::info!(endpoint = endpoint.url, head = %number, latency_ms = line.latency().as_millis(), "connected to the chain");
+        tracing::info!(endpoint = endpoint.url, %head, latency_ms = line.latency().as_millis(), "connected to the chain");
         Arc::into_inner(line).ok_or_else(|| Trouble::Broken("still in use".to_owned()).into())
     }
 
@@ -251,16 +261,16 @@ impl Wire {
             .fetch_add(length(params), Ordering::Relaxed);
     }
 
-    /// A limit told by an error code closes the line: the endpoint is left alone for as long.
+    /// A limit told by an error code, or no answer in time, closes the line: the endpoint is left alone
+    /// for as long.
     async fn heed(&self, line: &Line, error: &rpcs::Error) {
-        let Some(after) = limit_of(error) else {
+        let Some(trouble) = trouble_of(error) else {
             return;
         };
         let mut slot = self.0.line.lock().await;
-        if slot.as_ref().is_some_and(|l| l.index == line.index) {
-            *slot = None;
+        if slot.take_if(|l| l.opened == line.opened).is_some() {
             drop(slot);
-            self.failed(line.index, &Trouble::Limited(error.to_string(), after));
+            self.failed(line.index, &trouble);
         }
     }
 }
@@ -304,6 +314,18 @@ impl RpcClientT for Probe {
     ) -> RawRpcFuture<'a, RawRpcSubscription> {
         self.1.client.subscribe_raw(sub, params, unsub)
     }
+}
+
+/// What a request's error tells of its endpoint; nothing, when it is about the request.
+fn trouble_of(error: &rpcs::Error) -> Option<Trouble> {
+    if let Some(after) = limit_of(error) {
+        return Some(Trouble::Limited(error.to_string(), after));
+    }
+    let rpcs::Error::Client(inner) = error else {
+        return None;
+    };
+    matches!(inner.downcast_ref(), Some(ClientError::RequestTimeout))
+        .then(|| Trouble::Broken("a request was not answered in time".to_owned()))
 }
 
 fn carried(error: ChainError) -> rpcs::Error {

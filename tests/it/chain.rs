@@ -5,6 +5,7 @@
     reason = "helpers of tests stop at the first surprise and say what was skipped"
 )]
 
+mod endpoints;
 mod fate;
 mod golden;
 mod last_good;

@@ -5,7 +5,7 @@
 //! epoch with a healthy third in its weights window has its weights before it fires.
 //!
 //! `ASSAY_SIMULATION=500 cargo test --test it simulation -- --nocapture` runs 500 whole runs of 30
-//! epochs; `ASSAY_SIMULATION_SEED=7` one of them. Without the variables a few short runs.
+//! epochs; `ASSAY_SIMULATION_SEED=7` one of them, with `RUST_LOG=assay=debug` to see what its node does. Without the variables a few short runs.
 
 #![expect(
     clippy::unwrap_used,
@@ -18,10 +18,12 @@ use futures::StreamExt as _;
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
+use tracing::Instrument as _;
+use tracing_subscriber::EnvFilter;
 use world::{Report, run};
 
 /// Runs at a time: they mostly wait.
-const PARALLEL: usize = 24;
+const PARALLEL: usize = 64;
 /// Past this moment no new run begins, so that the whole stays within its share of CI.
 const TIME: Duration = Duration::from_secs(3600);
 
@@ -52,9 +54,17 @@ async fn no_chaos_sets_a_wrong_vector() {
         (None, None) => (0..4, 4),
     };
     let begun = Instant::now();
+    // What the nodes say, each line with its run's seed, where RUST_LOG asks for it.
+    let _ = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .try_init();
     let runs = futures::stream::iter(seeds)
         .take_while(|_| std::future::ready(begun.elapsed() < TIME))
-        .map(|seed| async move { (seed, tokio::spawn(run(seed, epochs)).await.unwrap()) })
+        .map(|seed| async move {
+            let run = run(seed, epochs).instrument(tracing::info_span!("run", seed));
+            (seed, tokio::spawn(run).await.unwrap())
+        })
         .buffer_unordered(PARALLEL);
     let results: Vec<(u64, Result<Report, String>)> = runs.collect().await;
     let mut sum = Report::default();
