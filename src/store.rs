@@ -27,7 +27,8 @@ mod schema;
 mod scores;
 mod submissions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod titles;
 mod verdicts;
 mod weight_log;
 mod writer;

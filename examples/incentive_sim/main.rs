@@ -10,16 +10,19 @@ mod season;
 mod tries;
 
 use assay::incentive::Era;
+use assay::incentive::statistics::mean_and_error;
+use judge::hash;
 use population::Kind;
 use season::{Season, play, play_origin};
 use serde_json::json;
-use tries::{Rate, Setup, Tries};
+use tries::{Rate, Setup};
 
 const ROUNDS: u64 = 200;
-/// Seasons that the shares are the mean of: one of them has a false title or two, or none.
-const SEASONS: u64 = 5;
+/// Seasons that the shares are the mean of: most of them have no false title at all.
+const SEASONS: u64 = 10;
+/// Tries with an equal model, and with a better one.
 const TRIES: u64 = 1_000;
-const RUNS: u64 = 200;
+const RUNS: u64 = 400;
 
 fn main() {
     let seed = std::env::args()
@@ -32,9 +35,11 @@ fn main() {
     );
     let champion = node::era(&json!({"rule": "champion"}));
     let win_rate = node::era(&json!({"rule": "win-rate"}));
-    false_titles(&champion, &win_rate, seed);
-    improvements(&champion, &win_rate, seed);
-    seasons(&champion, &win_rate, seed);
+    let eras = [&champion, &win_rate];
+    println!("\nof all tries: per ranking  |  of all challengers: within 3 rounds");
+    challengers(eras, seed, ("an equal model", 0.0, TRIES));
+    challengers(eras, seed, ("a model better by 6 points", 0.06, RUNS));
+    seasons(eras, seed);
 }
 
 fn percent(rate: &Rate) -> String {
@@ -42,120 +47,68 @@ fn percent(rate: &Rate) -> String {
     format!("{value:5.2} % ({low:.2} to {high:.2}, n {})", rate.of)
 }
 
-fn print_tries(name: &str, tries: &Tries) {
-    let (look, challenger) = (percent(&tries.by_look), percent(&tries.by_challenger));
-    println!("  {name:44} {look}  |  {challenger}");
-}
-
-fn false_titles(champion: &Era, win_rate: &Era, seed: u64) {
-    println!(
-        "\nan equal model takes the title: per try (one ranking)  |  per submission (3 rounds)"
-    );
-    for (name, age, rivals) in [
-        ("champion, young, alone", 0, 0),
-        ("champion, old, alone", 10, 0),
-        ("champion, old, 8 rivals", 10, 8),
+fn challengers([champion, win_rate]: [&Era; 2], seed: u64, (what, lift, n): (&str, f64, u64)) {
+    println!("{what} takes the title");
+    for (name, era, age, rivals) in [
+        ("champion, young, alone", champion, 0, 0),
+        ("champion, young, 8 rivals", champion, 0, 8),
+        ("champion, old, alone", champion, 10, 0),
+        ("champion, old, 8 rivals", champion, 10, 8),
+        ("win-rate on paired items", win_rate, 10, 0),
     ] {
-        let setup = Setup {
-            lift: 0.0,
-            age,
-            rivals,
-        };
-        print_tries(name, &tries::title(champion, seed, setup, TRIES));
+        let tries = tries::title(era, seed, Setup { lift, age, rivals }, n);
+        let (look, challenger) = (percent(&tries.by_look), percent(&tries.by_challenger));
+        println!("  {name:32} {look:34}  |  {challenger}");
     }
-    let setup = Setup {
-        lift: 0.0,
-        age: 10,
-        rivals: 0,
-    };
-    print_tries(
-        "win-rate on paired items",
-        &tries::title(win_rate, seed, setup, TRIES),
-    );
-    println!(
-        "  {:44} {}",
-        "origin (own sample, one score)",
-        percent(&tries::origin(seed, 0.0, TRIES))
-    );
+    let origin = percent(&tries::origin(seed, lift, n));
+    println!("  {:32} {origin}", "origin (own sample, one score)");
 }
 
-fn improvements(champion: &Era, win_rate: &Era, seed: u64) {
-    println!("\na model better by 6 points takes the title: per try  |  within 3 rounds");
-    for (name, age, rivals) in [
-        ("champion, young, alone", 0, 0),
-        ("champion, young, 8 rivals", 0, 8),
-        ("champion, old, 8 rivals", 10, 8),
-    ] {
-        let setup = Setup {
-            lift: 0.06,
-            age,
-            rivals,
-        };
-        print_tries(name, &tries::title(champion, seed, setup, RUNS));
-    }
-    let setup = Setup {
-        lift: 0.06,
-        age: 10,
-        rivals: 8,
-    };
-    print_tries(
-        "win-rate on paired items",
-        &tries::title(win_rate, seed, setup, RUNS),
-    );
+fn seasons([champion, win_rate]: [&Era; 2], seed: u64) {
     println!(
-        "  {:44} {}",
-        "origin (own sample, one score)",
-        percent(&tries::origin(seed, 0.06, RUNS))
+        "\n{SEASONS} seasons of {ROUNDS} rounds: mean and its standard error; shares of emission in %"
     );
-}
-
-fn seasons(champion: &Era, win_rate: &Era, seed: u64) {
-    println!("\n{SEASONS} seasons of {ROUNDS} rounds: share of emission in %");
     let paid = node::era(&json!({"rule": "champion", "shares": [0.7, 0.2, 0.1]}));
-    let of = |era: &Era| Season::several(SEASONS, seed, |seed| play(era, seed, ROUNDS));
     let all = [
-        ("champion", of(champion)),
-        ("champion 70/20/10", of(&paid)),
-        ("win-rate", of(win_rate)),
         (
-            "origin",
-            Season::several(SEASONS, seed, |seed| play_origin(seed, ROUNDS)),
+            "champion",
+            several(seed, |seed| play(champion, seed, ROUNDS)),
         ),
+        (
+            "champion 70/20/10",
+            several(seed, |seed| play(&paid, seed, ROUNDS)),
+        ),
+        (
+            "win-rate",
+            several(seed, |seed| play(win_rate, seed, ROUNDS)),
+        ),
+        ("origin", several(seed, |seed| play_origin(seed, ROUNDS))),
     ];
-    let print = |name: &str, value: &dyn Fn(&Season) -> String| {
-        print!("  {name:26}");
-        for (_, season) in &all {
-            print!("{:>20}", value(season));
-        }
-        println!();
-    };
     print!("  {:26}", "");
     all.iter().for_each(|(name, _)| print!("{name:>20}"));
     println!();
+    let print = |name: &str, value: &dyn Fn(&Season) -> f64| {
+        print!("  {name:26}");
+        for (_, seasons) in &all {
+            let values: Vec<f64> = seasons.iter().map(value).collect();
+            let (mean, error) = mean_and_error(&values);
+            print!("{:>20}", format!("{mean:.2} ± {error:.2}"));
+        }
+        println!();
+    };
     for kind in Kind::ALL {
-        print(kind.name(), &|s| {
-            format!("{:.2}", s.share(|k| k == kind).abs() * 100.0)
-        });
+        print(kind.name(), &|s| s.share(|k| k == kind) * 100.0);
     }
-    print("copiers together", &|s| {
-        format!("{:.2}", s.share(Kind::copies) * 100.0)
-    });
-    print("copies that led / tried", &|s| {
-        format!("{} / {}", s.false_titles, s.tries)
-    });
-    print("honest models refused", &|s| s.accused.to_string());
-    print("best last leader's quality", &|s| {
-        format!("{:.3}", s.quality)
-    });
-    print("judge calls, % of fixed", &cost);
+    print("copiers together", &|s| s.share(Kind::copies) * 100.0);
+    print("copiers' submissions", &|s| s.tries as f64);
+    print("of these, that led", &|s| s.false_titles as f64);
+    print("honest models refused", &|s| s.accused as f64);
+    print("last leader's quality, %", &|s| s.quality * 100.0);
+    print("judge calls, % of fixed", &|s| s.cost() * 100.0);
 }
 
-fn cost(season: &Season) -> String {
-    if season.fixed_calls == 0 {
-        return "-".to_owned();
-    }
-    let ratio = season.cost();
-    format!("{:.1}", ratio * 100.0)
+fn several(seed: u64, play: impl Fn(u64) -> Season) -> Vec<Season> {
+    (0..SEASONS).map(|i| play(hash(&[seed, i, 8]))).collect()
 }
 
 fn machine() -> String {

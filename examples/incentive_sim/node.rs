@@ -2,8 +2,8 @@
 
 use super::judge::{Asked, Model, Trick, hash, uniform};
 use assay::bittensor::{BlockNumber, Hotkey, RoundNumber};
-use assay::incentive::early_stop::{Look, look, next_look};
-use assay::incentive::era::ChampionRule;
+use assay::incentive::early_stop::{hopeless, next_look};
+use assay::incentive::era::RankingRule;
 use assay::incentive::gates::{self, GateCounts};
 use assay::incentive::ranking::{Contender, Evidence};
 use assay::incentive::score::{ItemScore, ItemScores};
@@ -29,7 +29,11 @@ pub(crate) fn era(ranking: &serde_json::Value) -> Era {
         },
         "incentive": {"burn_share": 0.0, "ranking": ranking},
     });
-    let era: Era = serde_json::from_value(json).expect("a valid era");
+    let mut era: Era = serde_json::from_value(json).expect("a valid era");
+    if matches!(era.incentive.ranking, RankingRule::WinRate(_)) {
+        // Nobody's result is ever open there; the three best are scored again.
+        era.incentive.evidence.rescored_runners_up = 2;
+    }
     assert!(era.validate().is_empty(), "{:?}", era.validate());
     era
 }
@@ -47,8 +51,8 @@ pub(crate) fn newcomer(model: &Model, block: u64) -> Contender {
         commit_block: BlockNumber(block),
         since: BlockNumber(block),
         evidence: Vec::new(),
-        duels: Vec::new(),
         near: Vec::new(),
+        held: None,
     }
 }
 
@@ -92,15 +96,8 @@ impl Judge {
     }
 
     /// As many items as the early stop needs beside the champion's.
-    pub(crate) fn beside(
-        &mut self,
-        model: &Model,
-        champion: &Judged,
-        age: u64,
-        era: &Era,
-    ) -> Judged {
+    pub(crate) fn beside(&mut self, model: &Model, champion: &Judged, era: &Era) -> Judged {
         let rule = &era.scoring.early_stop;
-        let margin = ChampionRule::default().margin(age);
         let (mut judged, mut differences) = (Judged::new(), Vec::new());
         while judged.len() < ITEMS {
             let seen = judged.len();
@@ -110,7 +107,7 @@ impl Judge {
                 differences.push(answer.1.value - theirs.1.value);
                 judged.push(answer);
             }
-            if look(&differences, ITEMS, margin, rule) == Look::Hopeless {
+            if hopeless(&differences, ITEMS, rule) {
                 break;
             }
         }
@@ -128,8 +125,8 @@ pub(crate) fn evidence(round: u64, judged: &Judged) -> Evidence {
     }
 }
 
-/// Whether a model's replies pass the gates before and after the judge.
-pub(crate) fn passes(model: &Model, judged: &Judged, era: &Era) -> bool {
+/// Whether a model's replies pass the gates before the judge.
+pub(crate) fn passes_before(model: &Model, era: &Era) -> bool {
     let counts = GateCounts {
         replies: ITEMS,
         identical: if model.trick == Trick::Constant {
@@ -139,10 +136,14 @@ pub(crate) fn passes(model: &Model, judged: &Judged, era: &Era) -> bool {
         },
         ..GateCounts::default()
     };
+    gates::check(&counts, &era.scoring.gates).is_ok()
+}
+
+/// Whether they pass what the judge has a word in.
+pub(crate) fn passes(model: &Model, judged: &Judged, era: &Era) -> bool {
     let verdicts: Vec<ItemVerdict> = judged.iter().map(|(verdict, _)| *verdict).collect();
     let moved: Vec<f64> = (0..32).map(|item| transplanted(model, item)).collect();
-    gates::check(&counts, &era.scoring.gates).is_ok()
-        && gates::check_judged(&judge_checks::count_judged(&verdicts), &era.scoring.gates).is_ok()
+    gates::check_judged(&judge_checks::count_judged(&verdicts), &era.scoring.gates).is_ok()
         && judge_checks::check_transplant(&moved, &era.scoring.judge_checks).is_ok()
 }
 

@@ -3,7 +3,7 @@
 use super::judge::{Asked, Model, hash};
 use super::node::{self, Judge, Judged, ROUND_BLOCKS};
 use super::population::{Kind, Miner, newcomers, own};
-use assay::bittensor::{BlockNumber, Hotkey};
+use assay::bittensor::{BlockNumber, Hotkey, RoundNumber};
 use assay::incentive::copies::{self, Kinship, Likeness};
 use assay::incentive::duplicates::{self, Claim};
 use assay::incentive::origin::{compute_wins, judge_win_rate, softmax};
@@ -39,41 +39,16 @@ impl Season {
     /// Share of all emission that went to kinds of `which`.
     pub(crate) fn share(&self, which: impl Fn(Kind) -> bool) -> f64 {
         let total: f64 = self.emission.values().sum();
-        let part: f64 = self
-            .emission
-            .iter()
-            .filter(|(k, _)| which(**k))
-            .map(|(_, s)| s)
-            .sum();
-        part / total
+        let of = self.emission.iter().filter(|(kind, _)| which(**kind));
+        of.fold(0.0, |sum, (_, share)| sum + share) / total
     }
 
-    /// Several seasons as one.
-    fn plus(mut self, other: Self) -> Self {
-        for (kind, share) in other.emission {
-            *self.emission.entry(kind).or_default() += share;
-        }
-        Self {
-            emission: self.emission,
-            calls: self.calls + other.calls,
-            fixed_calls: self.fixed_calls + other.fixed_calls,
-            tries: self.tries + other.tries,
-            false_titles: self.false_titles + other.false_titles,
-            accused: self.accused + other.accused,
-            quality: self.quality.max(other.quality),
-        }
-    }
-
-    /// `n` seasons with seeds of their own, together.
-    pub(crate) fn several(n: u64, seed: u64, play: impl Fn(u64) -> Self) -> Self {
-        let all = (0..n).map(|i| play(hash(&[seed, i, 8])));
-        all.fold(Self::default(), Self::plus)
-    }
-}
-
-impl Season {
-    /// Calls made as a part of those that 512 items × 2 orders for each model would have taken.
+    /// Calls made as a part of those that 512 items × 2 orders for each model would have taken; 0
+    /// where they were not counted.
     pub(crate) fn cost(&self) -> f64 {
+        if self.fixed_calls == 0 {
+            return 0.0;
+        }
         self.calls as f64 / self.fixed_calls as f64
     }
 }
@@ -185,19 +160,21 @@ impl Node<'_> {
         let mut judge = Judge::new(self.world, round);
         let champion = self.ranking.champion;
         self.probed = champion.into_iter().collect();
+        if let Some(entry) = champion.and_then(|h| self.field.get_mut(&h)) {
+            entry.contender.held = Some(RoundNumber(round));
+        }
         let champion = champion.map(|hotkey| {
-            let entry = &self.field[&hotkey];
-            (hotkey, judge.whole(&entry.model), entry.contender.since.0)
+            let model = &self.field[&hotkey].model;
+            (hotkey, judge.whole(model))
         });
-        let beside = champion.as_ref().map(|(_, judged, since)| (judged, *since));
         let challengers = leaders
             .iter()
             .filter(|h| Some(**h) != champion.as_ref().map(|c| c.0));
         let all: Vec<Hotkey> = challengers.chain(candidates).copied().collect();
         for hotkey in all {
-            self.score(&mut judge, hotkey, round, beside);
+            self.score(&mut judge, hotkey, round, champion.as_ref());
         }
-        if let Some((hotkey, judged, _)) = &champion {
+        if let Some((hotkey, judged)) = &champion {
             self.record(*hotkey, round, judged);
         }
         self.season.calls += judge.calls;
@@ -209,20 +186,21 @@ impl Node<'_> {
         judge: &mut Judge,
         hotkey: Hotkey,
         round: u64,
-        champion: Option<(&Judged, u64)>,
+        champion: Option<&(Hotkey, Judged)>,
     ) {
         let model = Arc::clone(&self.field[&hotkey].model);
         if self.is_copy(hotkey) {
             self.field.remove(&hotkey);
             return;
         }
-        // Who is older than the champion has nobody to be hopeless against.
-        let champion = champion.filter(|(_, since)| *since < self.field[&hotkey].contender.since.0);
-        let judged = match champion {
-            Some((judged, since)) => {
-                let age = round * ROUND_BLOCKS - since;
-                judge.beside(&model, judged, age, self.era)
-            }
+        if !node::passes_before(&model, self.era) {
+            self.field.remove(&hotkey);
+            return;
+        }
+        // Who is older than the champion may have lost the title to luck: it is judged to the end.
+        let since = |hotkey: &Hotkey| self.field[hotkey].contender.since;
+        let judged = match champion.filter(|(holder, _)| since(holder) < since(&hotkey)) {
+            Some((_, judged)) => judge.beside(&model, judged, self.era),
             None => judge.whole(&model),
         };
         if !node::passes(&model, &judged, self.era) {
@@ -283,10 +261,27 @@ impl Node<'_> {
 
     fn rank(&mut self, round: u64) {
         let oldest = round.saturating_sub(u64::from(self.era.incentive.evidence.live_rounds));
-        self.field
-            .retain(|_, entry| entry.contender.evidence.iter().any(|e| e.round.0 > oldest));
-        let field: Vec<Contender> = self.field.values().map(|e| e.contender.clone()).collect();
+        self.field.retain(|_, entry| {
+            entry.contender.evidence.retain(|e| e.round.0 > oldest);
+            !entry.contender.evidence.is_empty()
+        });
+        let (rest, field): (Vec<_>, Vec<Contender>) = self
+            .field
+            .drain()
+            .map(|(hotkey, e)| ((hotkey, e.kind, e.model), e.contender))
+            .unzip();
         self.ranking = rank(&field, self.era, BlockNumber((round + 1) * ROUND_BLOCKS));
+        let back = rest.into_iter().zip(field);
+        self.field = back
+            .map(|((hotkey, kind, model), contender)| {
+                let entry = Entry {
+                    kind,
+                    model,
+                    contender,
+                };
+                (hotkey, entry)
+            })
+            .collect();
         for place in self.ranking.places.iter().filter(|p| p.share > 0.0) {
             let kind = self.field[&place.hotkey].kind;
             *self.season.emission.entry(kind).or_default() += place.share;

@@ -5,7 +5,7 @@ use super::judge::{Model, hash};
 use super::node::{self, Judge, ROUND_BLOCKS};
 use super::population::own;
 use super::season::judge_once;
-use assay::bittensor::{BlockNumber, Hotkey};
+use assay::bittensor::{BlockNumber, Hotkey, RoundNumber};
 use assay::incentive::Era;
 use assay::incentive::ranking::{Contender, Ranking, rank};
 use assay::incentive::statistics::{mean_and_error, wilson_95};
@@ -92,12 +92,19 @@ fn one(era: &Era, world: u64, setup: Setup) -> Vec<bool> {
         })
         .collect();
     let challenger = models[1].1.hotkey;
+    let first = models[0].1.since.0;
     let (mut ranking, mut led) = (Ranking::default(), Vec::new());
     for round in FIRST_ROUND..FIRST_ROUND + 3 {
         if round > FIRST_ROUND {
             let again = ranking.to_rescore(&era.incentive.evidence);
             if !again.contains(&challenger) {
                 break;
+            }
+        }
+        for (_, contender) in &mut models {
+            let champion = ranking.champion.is_none() && contender.since.0 == first;
+            if champion || ranking.champion == Some(contender.hotkey) {
+                contender.held = Some(RoundNumber(round));
             }
         }
         score_all(era, world, round, &mut models, &ranking);
@@ -125,12 +132,11 @@ fn score_all(
     let mut judge = Judge::new(world, round);
     let again = ranking.to_rescore(&era.incentive.evidence);
     let champion = judge.whole(&models[0].0);
-    let since = models[0].1.since.0;
     for (i, (model, contender)) in models.iter_mut().enumerate() {
         let judged = match i {
             0 => champion.clone(),
             _ if ranking.places.is_empty() || again.contains(&contender.hotkey) => {
-                judge.beside(model, &champion, round * ROUND_BLOCKS - since, era)
+                judge.beside(model, &champion, era)
             }
             _ => continue,
         };

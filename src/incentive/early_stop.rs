@@ -1,18 +1,8 @@
-//! When to stop asking the judge about a challenger: it has lost or won already, by more than luck.
+//! When to stop asking the judge about a model: it has lost against the champion already, by more than
+//! luck. One that leads is judged to the end: its title is to rest on all items.
 
 use super::era::EarlyStop;
-use super::statistics::{count, mean_and_error, normal_quantile};
-
-/// What the items judged so far say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Look {
-    /// Nothing yet, or all planned items are judged: go on to the next look, or rank.
-    GoOn,
-    /// The challenger will not reach the champion: the rest of its items need no judge.
-    Hopeless,
-    /// The challenger leads by so much that the rest cannot matter.
-    Clear,
-}
+use super::statistics::mean_and_error;
 
 /// How many of `planned` items are to be judged at the next look after `judged` of them: the looks
 /// lie at equal parts (128, 256, 384, 512 of 512), the last one at the end.
@@ -24,28 +14,15 @@ pub fn next_look(judged: usize, planned: usize, rule: &EarlyStop) -> usize {
     next.unwrap_or(planned)
 }
 
-/// Looks at the differences challenger − champion of the first items, in the round's order, which
-/// the seed drew. Sequential test: success when `(mean − margin) / SE > Φ⁻¹(1 − p) / √t` with `t` the
-/// judged part of the items, so that all looks together add little to a false success; futility
-/// when `mean + z · SE` stays below `futility_lead`. Both replies must be of the same items.
+/// Looks at the differences model − champion of the first items, in the round's order, which the seed
+/// drew; both replies must be of the same items. Hopeless when `mean + z · SE` stays below the lead
+/// that the rule names. Never after the last of the `planned` items: then the ranking decides.
 #[must_use]
-pub fn look(differences: &[f64], planned: usize, margin: f64, rule: &EarlyStop) -> Look {
-    if differences.len() >= planned {
-        return Look::GoOn;
-    }
+pub fn hopeless(differences: &[f64], planned: usize, rule: &EarlyStop) -> bool {
     let (mean, error) = mean_and_error(differences);
-    if !error.is_finite() {
-        return Look::GoOn;
-    }
-    let part = count(differences.len()) / count(planned);
-    let bound = normal_quantile(1.0 - rule.success_probability) / part.sqrt();
-    if mean + rule.futility_z * error < rule.futility_lead {
-        Look::Hopeless
-    } else if mean - margin > bound * error {
-        Look::Clear
-    } else {
-        Look::GoOn
-    }
+    differences.len() < planned
+        && error.is_finite()
+        && mean + rule.futility_z * error < rule.futility_lead
 }
 
 #[cfg(test)]
@@ -72,17 +49,14 @@ mod tests {
     }
 
     #[test]
-    fn bad_models_end_early_good_ones_a_little_later_and_equals_go_on() {
+    fn bad_models_end_early_equal_and_better_ones_go_on() {
         let rule = EarlyStop::default();
-        let at = |mean, n| look(&steady(mean, n), 512, 0.01, &rule);
-        assert_eq!(at(-0.12, 128), Look::Hopeless);
-        assert_eq!(at(0.0, 128), Look::GoOn);
-        assert_eq!(at(0.0, 384), Look::GoOn);
-        assert_eq!(at(0.09, 128), Look::GoOn);
-        assert_eq!(at(0.12, 384), Look::Clear);
+        let at = |mean, n| hopeless(&steady(mean, n), 512, &rule);
+        assert!(at(-0.12, 128) && at(-0.12, 384));
+        assert!(!at(0.0, 128) && !at(0.0, 384) && !at(0.12, 384));
         // At the end the ranking decides, whatever the numbers.
-        assert_eq!(at(-0.12, 512), Look::GoOn);
-        assert_eq!(look(&[1.0], 512, 0.0, &rule), Look::GoOn);
+        assert!(!at(-0.12, 512));
+        assert!(!hopeless(&[-1.0], 512, &rule));
     }
 
     proptest! {
@@ -98,8 +72,8 @@ mod tests {
         ) {
             let rule = EarlyStop::default();
             let lifted: Vec<f64> = values.iter().map(|v| v + lift).collect();
-            if look(&values, 512, 0.01, &rule) != Look::Hopeless {
-                prop_assert_ne!(look(&lifted, 512, 0.01, &rule), Look::Hopeless);
+            if !hopeless(&values, 512, &rule) {
+                prop_assert!(!hopeless(&lifted, 512, &rule));
             }
         }
     }

@@ -23,11 +23,11 @@ pub struct Contender {
     pub since: BlockNumber,
     /// What it showed, one entry for each round in which it was scored.
     pub evidence: Vec<Evidence>,
-    /// Direct comparisons with others, as far as there are any.
-    pub duels: Vec<Duel>,
     /// Elder models that it is [`near`](crate::incentive::copies::Kinship::Near) to: of these it needs
     /// more than the margin to take the title.
     pub near: Vec<Hotkey>,
+    /// The latest round that began with it as the champion; `None` when none did.
+    pub held: Option<RoundNumber>,
 }
 
 /// What a model showed in one round.
@@ -37,17 +37,6 @@ pub struct Evidence {
     pub round: RoundNumber,
     /// Values of its items; all of the round's, or the first ones when judging stopped early.
     pub items: ItemScores,
-}
-
-/// A contender's stored replies judged directly against another's, over the items of one round.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Duel {
-    /// The other.
-    pub against: Hotkey,
-    /// The round.
-    pub round: RoundNumber,
-    /// Values for the contender, each 0 to 1; ½ is as good as the other.
-    pub values: Vec<f64>,
 }
 
 /// Contenders in order of quality, with their shares. Empty when there was no contender.
@@ -84,8 +73,8 @@ pub struct Place {
     pub win_rate: Option<f64>,
 }
 
-/// A challenger beside the champion. The title passes when `lead` exceeds `needed`; where a duel was
-/// held, when its lead exceeds what it needs.
+/// A challenger beside the champion. It wins when the two answered the same items and `lead` exceeds
+/// `needed`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Challenge {
     /// Challenger's minus champion's mean; over the common items when they are paired.
@@ -98,28 +87,21 @@ pub struct Challenge {
     pub margin: f64,
     /// `margin` plus the critical value times `standard_error`.
     pub needed: f64,
-    /// The result is not settled: the challenger is scored in the next round, too, and the rounds
-    /// are pooled.
+    /// The result is not settled, or it held the title lately: it is scored in the next round, too,
+    /// and the rounds are pooled.
     pub open: bool,
-    /// Fewer rounds are pooled than the era pools at most.
-    #[serde(skip)]
-    pub unpooled: bool,
     /// The challenger is near the champion, which is why the margin is larger.
     pub near: bool,
-    /// Lead of the direct comparison over ½ and the lead that it needs, when the result was too close
-    /// and their replies were compared directly.
-    pub duel: Option<(f64, f64)>,
     /// The differences item by item.
     #[serde(skip)]
     pub differences: Vec<f64>,
 }
 
 impl Challenge {
-    /// Whether the title passes.
+    /// Whether the challenger beats the champion.
     #[must_use]
     pub fn wins(&self) -> bool {
-        let (lead, needed) = self.duel.unwrap_or((self.lead, self.needed));
-        lead > needed
+        self.paired && self.lead > self.needed
     }
 
     /// Paired bootstrap interval (95 %) of the lead with the round's seed; `None` when the two did
@@ -131,22 +113,26 @@ impl Challenge {
 }
 
 impl Ranking {
-    /// Whom the next round scores again beside its new candidates: everyone who is paid, the champion
-    /// and the best runners-up, and challengers whose result is open. Best first.
+    /// Whom the next round scores again beside its new candidates: the champion, everyone who is paid
+    /// or whose result is open, and as many of the best others as the era says. Under the win-rate
+    /// rule, where everyone is paid something, the best one and as many others. Best first.
     #[must_use]
     pub fn to_rescore(&self, rules: &EvidenceRules) -> Vec<Hotkey> {
-        let best = 1 + usize::try_from(rules.rescored_runners_up).unwrap_or(usize::MAX);
-        let wanted = |(i, place): &(usize, &Place)| {
-            let open = place.challenge.as_ref().is_some_and(|c| c.open);
-            // Under the win-rate rule everyone is paid something; there only the best count.
+        let mut others = usize::try_from(rules.rescored_runners_up).unwrap_or(usize::MAX);
+        if self.champion.is_none() {
+            others = others.saturating_add(1);
+        }
+        let mut wanted = |place: &&Place| {
+            let open = place.challenge.as_ref().is_none_or(|c| c.open);
             let leads = self.champion.is_some() && (place.share > 0.0 || open);
-            *i < best || leads
+            if leads || others == 0 {
+                return leads;
+            }
+            others -= 1;
+            true
         };
-        let places = self.places.iter().enumerate();
-        places
-            .filter(wanted)
-            .map(|(_, place)| place.hotkey)
-            .collect()
+        let places = self.places.iter().filter(&mut wanted);
+        places.map(|place| place.hotkey).collect()
     }
 }
 

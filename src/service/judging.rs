@@ -165,8 +165,9 @@ impl Judging {
         })
     }
 
-    /// Item values of the best model that was committed earlier and has its score of this round:
-    /// who has no hope against it will not win the title.
+    /// Item values of the model that the round began with as the champion, when it was committed
+    /// earlier and has its score of this round: who has no hope against it will not win the title.
+    /// Where there was no champion yet, those of the best one that was committed earlier.
     async fn rival(
         &self,
         lease: &Lease,
@@ -174,6 +175,8 @@ impl Judging {
     ) -> Result<Option<HashMap<String, f64>>, Fault> {
         let reader = self.store.reader();
         let scored = reader.scored(&replied.era_id).await.map_err(store_fault)?;
+        let champion = reader.title(&replied.era_id, replied.round).await;
+        let champion = champion.map_err(store_fault)?;
         let own = &lease.submission;
         let earlier = |other: &store::Submission| {
             (other.commit_block, other.hotkey) < (own.commit_block, own.hotkey)
@@ -181,6 +184,7 @@ impl Judging {
         let best = scored
             .into_iter()
             .filter(|s| s.score.round == replied.round && earlier(&s.submission))
+            .filter(|s| champion.is_none_or(|id| s.submission.id == id))
             .max_by(|a, b| a.score.value.total_cmp(&b.score.value));
         let Some(best) = best else { return Ok(None) };
         let items = reader

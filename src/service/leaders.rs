@@ -1,5 +1,5 @@
-//! Keeps the ranking that is shown up to date, and has each new round score the leaders again, so that
-//! they and the round's candidates answer the same items.
+//! Keeps the ranking that is shown up to date. When a round begins, it keeps who held the title then,
+//! and has the leaders scored again, so that they and the round's candidates answer the same items.
 
 use super::rounds::Rounds;
 use super::standing::{self, Standing};
@@ -70,7 +70,7 @@ impl Leaders {
         .await?;
         let began = seen.as_ref().is_none_or(|s| (&s.0, s.1) != (&now.0, now.1));
         if began {
-            rescore(&self.store, era, round, &standing).await?;
+            begin(&self.store, era, round, &standing).await?;
         }
         let shown = store::Standing {
             block: snapshot.at.number,
@@ -82,6 +82,21 @@ impl Leaders {
         *seen = Some(now);
         Ok(())
     }
+}
+
+/// Keeps with whom `round` begins, and has its leaders scored again. Repeated after a restart in the
+/// middle of the round, it changes nothing.
+async fn begin(
+    store: &Store,
+    era: &Era,
+    round: RoundNumber,
+    standing: &Standing,
+) -> Result<(), StoreError> {
+    if let Some(champion) = standing.champion() {
+        let era_id = era.id().to_string();
+        store.put_title(era_id, round, champion).await?;
+    }
+    rescore(store, era, round, standing).await
 }
 
 /// Opens a run for each leader that has no score of `round` and no run on the way.

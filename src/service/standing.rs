@@ -15,6 +15,14 @@ pub(super) struct Standing {
     pub(super) submissions: HashMap<Hotkey, SubmissionId>,
 }
 
+impl Standing {
+    /// The champion's submission.
+    pub(super) fn champion(&self) -> Option<SubmissionId> {
+        let champion = self.ranking.champion.as_ref();
+        champion.and_then(|hotkey| self.submissions.get(hotkey).copied())
+    }
+}
+
 /// Ranks an era's scores at a block: of each hotkey that is registered there since before its
 /// commitment the latest scored one, so that the old model earns while a new one is scored.
 pub(super) async fn read(
@@ -55,8 +63,8 @@ fn contender(shown: Shown) -> Result<Contender, StoreError> {
             .into_iter()
             .map(evidence)
             .collect::<Result<_, StoreError>>()?,
-        duels: Vec::new(),
         near: shown.near,
+        held: shown.held,
     })
 }
 

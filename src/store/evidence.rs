@@ -5,7 +5,7 @@ use super::error::StoreError;
 use super::ids::{ScoreId, SubmissionId};
 use super::scores::Score;
 use super::submissions::{self, Submission};
-use super::{Reader, Store};
+use super::{Reader, Store, titles};
 use crate::bittensor::{BlockNumber, Hotkey, RoundNumber};
 use crate::incentive::score::{Bucket, ItemScore, Lengths};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -25,6 +25,8 @@ pub struct Shown {
     pub rounds: Vec<(RoundNumber, Vec<(String, ItemScore)>)>,
     /// Elder submissions' hotkeys that it is near to.
     pub near: Vec<Hotkey>,
+    /// The latest round that began with its hotkey and tensors as the champion.
+    pub held: Option<RoundNumber>,
 }
 
 /// A ranking that was kept to be shown.
@@ -101,6 +103,7 @@ fn shown(conn: &Connection, era_id: &str, rounds: u32) -> Result<Vec<Shown>, Sto
             all.push(Shown {
                 since: since(conn, &submission)?,
                 near: near(conn, submission.id)?,
+                held: titles::held(conn, era_id, &submission)?,
                 submission,
                 rounds: Vec::new(),
             });

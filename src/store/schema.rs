@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("migrations/0008_round_packs.sql"),
     include_str!("migrations/0009_weight_basis.sql"),
     include_str!("migrations/0010_model_bytes.sql"),
+    include_str!("migrations/0011_titles.sql"),
 ];
 
 /// How long one process waits for another's write transaction.

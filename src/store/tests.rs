@@ -45,6 +45,26 @@ fn submission(key: u8, block: u64, admission: Admission) -> NewSubmission {
     }
 }
 
+/// A queued submission of hotkey `key` in block `key`, recorded, for other modules' tests.
+pub(crate) async fn queued(store: &Store, key: u8) -> SubmissionId {
+    let model = ModelFacts {
+        repo: format!("miner/{key}"),
+        revision: Some("a".repeat(40)),
+        template: "chatml".to_owned(),
+        competition: "d1".to_owned(),
+        weights_key: None,
+    };
+    let new = NewSubmission {
+        registered_at: Some(BlockNumber(0)),
+        raw: vec![key],
+        model: Some(model),
+        ..submission(key, key.into(), Admission::Queued)
+    };
+    match store.record(new, 1).await.unwrap() {
+        Recorded::New(id) | Recorded::Known(id) => id,
+    }
+}
+
 async fn recorded(store: &Store, key: u8, block: u64) -> SubmissionId {
     match store
         .record(submission(key, block, Admission::Queued), 10)

@@ -165,11 +165,6 @@ fn check_judging(checks: &JudgeChecks, stop: &EarlyStop, found: &mut Findings) {
         "must lie in 1 to 16",
     );
     found.require(
-        stop.success_probability > 0.0 && stop.success_probability <= 0.5,
-        "scoring.early_stop.success_probability",
-        "must lie above 0 and at most at 0.5",
-    );
-    found.require(
         (0.0..=6.0).contains(&stop.futility_z),
         "scoring.early_stop.futility_z",
         "must lie in 0 to 6",

@@ -9,13 +9,15 @@ pub struct EvidenceRules {
     /// Rounds after which a challenger that has not won is no longer re-scored; also those over which
     /// the score that is shown is taken.
     pub pool_rounds: u32,
-    /// Rounds of which two models' common items are pooled, newest first, and for which whoever held
-    /// the title before is re-scored: luck wins a round, not this many.
+    /// Rounds of which two models' common items are pooled, newest first. For as many rounds after a
+    /// title passed, whoever held it is re-scored, gets it back when the pooled lead is not upheld,
+    /// and has to be beaten by whoever else wants it: luck wins a round, not this many.
     pub proof_rounds: u32,
     /// A score counts while fewer than this many later rounds have scores. Rounds in which this
     /// node scored nothing age no score.
     pub live_rounds: u32,
-    /// Runners-up that are re-scored each round beside the champion.
+    /// The best others that are re-scored each round, whether they are paid or not. Each round more is
+    /// another try for the title.
     pub rescored_runners_up: u32,
 }
 
@@ -25,7 +27,7 @@ impl Default for EvidenceRules {
             pool_rounds: 3,
             proof_rounds: 6,
             live_rounds: 10,
-            rescored_runners_up: 2,
+            rescored_runners_up: 0,
         }
     }
 }

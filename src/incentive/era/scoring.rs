@@ -39,14 +39,12 @@ impl Default for JudgeChecks {
     }
 }
 
-/// The sequential test of a challenger against the champion.
+/// When a model's remaining items need no judge: it has no hope against the champion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EarlyStop {
     /// Looks at equal parts of the items, the last at the end; 1 means never to stop early.
     pub looks: u8,
-    /// Probability of a false success at the last look; the bound rises with 1 / √(part judged).
-    pub success_probability: f64,
     /// Standard errors added to the mean before it is called hopeless.
     pub futility_z: f64,
     /// Lead that this sum must reach.
@@ -57,7 +55,6 @@ impl Default for EarlyStop {
     fn default() -> Self {
         Self {
             looks: 4,
-            success_probability: 0.01,
             futility_z: 1.28,
             futility_lead: 0.0,
         }

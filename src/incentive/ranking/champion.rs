@@ -3,12 +3,10 @@
 use super::compare::compare;
 use super::field::Runner;
 use super::{Challenge, Place, Ranking};
-use crate::bittensor::{BlockNumber, Hotkey};
-use crate::incentive::era::{ChampionRule, Era, RunnersUp};
-use crate::incentive::statistics::{count, mean_and_error, normal_quantile};
-
-/// Standard errors within which a result is too close: a duel decides, where one was held.
-const CLOSE: f64 = 2.0;
+use crate::bittensor::{BlockNumber, Hotkey, RoundNumber};
+use crate::incentive::era::{ChampionRule, Era, EvidenceRules, RunnersUp};
+use crate::incentive::statistics::{count, normal_quantile};
+use std::collections::BTreeSet;
 
 /// What every fight of one ranking shares.
 struct Ring<'a> {
@@ -16,45 +14,53 @@ struct Ring<'a> {
     era: &'a Era,
     at: BlockNumber,
     runners: &'a [Runner<'a>],
+    /// Whoever was scored in none of the rounds from this one on is through with its tries.
+    tried_from: Option<RoundNumber>,
 }
 
-/// Places by length-controlled score. The title is fought for in order of seniority, so that a copy,
-/// which is younger, has to beat its original by the margin. Nothing but the present evidence
-/// decides: two nodes with the same scores agree, and a restart changes nothing.
+/// Who holds the title, and who held it.
+struct Title<'a> {
+    champion: &'a Runner<'a>,
+    /// Those who held it lately, the champion among them; whoever wants it has to beat its elders
+    /// among these.
+    recent: Vec<&'a Runner<'a>>,
+    /// Those whom it passed to in this ranking, in order.
+    winners: Vec<&'a Runner<'a>>,
+    /// The critical value of the champion's challengers.
+    z: f64,
+}
+
+/// Places by length-controlled score, and the title. Nothing but the evidence and with whom each
+/// round began decides: two nodes with the same scores agree, and a restart changes nothing.
 pub(super) fn rank(
     by_seniority: &[Runner<'_>],
     rule: &ChampionRule,
     era: &Era,
     at: BlockNumber,
 ) -> Ranking {
-    let Some((first, challengers)) = by_seniority.split_first() else {
+    let Some(eldest) = by_seniority.first() else {
         return Ranking::default();
     };
+    let rounds = scored_rounds(by_seniority);
+    let rules = &era.incentive.evidence;
     let ring = Ring {
         rule,
         era,
         at,
         runners: by_seniority,
+        tried_from: nth_newest(&rounds, rules.live_rounds.saturating_sub(rules.pool_rounds)),
     };
-    let mut holders = vec![first];
-    let mut z = ring.critical_value(first);
-    for challenger in challengers {
-        let holder = holders[holders.len() - 1];
-        if ring.challenge(challenger, holder, z).wins() {
-            holders.push(challenger);
-            z = ring.critical_value(challenger);
-        }
+    let mut recent = recent_holders(by_seniority, &rounds, rules);
+    if recent.is_empty() {
+        recent.push(eldest);
     }
-    let champion = holders[holders.len() - 1];
-    let held = |runner: &Runner<'_>| holders.iter().any(|holder| std::ptr::eq(*holder, runner));
+    let title = ring.title(recent);
     let mut places: Vec<Place> = by_seniority
         .iter()
         .map(|runner| Place {
-            challenge: (!std::ptr::eq(runner, champion)).then(|| {
-                let fight = ring.challenge(runner, champion, z);
-                // A title won in one round has to last: whom it was taken from is scored again, too,
-                // until as many rounds are pooled as ever are.
-                let open = fight.open || (fight.unpooled && held(runner));
+            challenge: (!same(runner, title.champion)).then(|| {
+                let fight = ring.challenge(runner, title.champion, title.z);
+                let open = fight.open || title.recent.iter().any(|holder| same(holder, runner));
                 Challenge { open, ..fight }
             }),
             ..runner.place()
@@ -62,12 +68,54 @@ pub(super) fn rank(
         .collect();
     // Stable, so seniority decides ties.
     places.sort_by(|a, b| b.controlled.value.total_cmp(&a.controlled.value));
-    let former = holders.iter().rev().map(|runner| runner.contender.hotkey);
-    give_shares(&mut places, rule, &former.collect::<Vec<_>>());
+    give_shares(&mut places, rule, &succession(by_seniority, &title));
     Ranking {
         places,
-        champion: Some(champion.contender.hotkey),
+        champion: Some(title.champion.contender.hotkey),
     }
+}
+
+fn same(a: &Runner<'_>, b: &Runner<'_>) -> bool {
+    a.contender.hotkey == b.contender.hotkey
+}
+
+fn scored_rounds(runners: &[Runner<'_>]) -> BTreeSet<RoundNumber> {
+    let evidence = runners.iter().flat_map(|runner| &runner.contender.evidence);
+    evidence.map(|evidence| evidence.round).collect()
+}
+
+/// The `n`-th newest of `rounds`, or the oldest where there are fewer.
+fn nth_newest(rounds: &BTreeSet<RoundNumber>, n: u32) -> Option<RoundNumber> {
+    let n = usize::try_from(n).unwrap_or(usize::MAX);
+    rounds.iter().rev().take(n.max(1)).next_back().copied()
+}
+
+/// Those with whom one of the newest `proof_rounds` scored rounds began, in order of seniority.
+fn recent_holders<'a>(
+    by_seniority: &'a [Runner<'a>],
+    rounds: &BTreeSet<RoundNumber>,
+    rules: &EvidenceRules,
+) -> Vec<&'a Runner<'a>> {
+    let from = nth_newest(rounds, rules.proof_rounds);
+    let lately = |runner: &&Runner<'_>| runner.contender.held.is_some_and(|at| Some(at) >= from);
+    by_seniority.iter().filter(lately).collect()
+}
+
+/// The champion, then whoever held the title before, the latest first.
+fn succession(by_seniority: &[Runner<'_>], title: &Title<'_>) -> Vec<Hotkey> {
+    let mut held: Vec<&Runner<'_>> = by_seniority
+        .iter()
+        .filter(|runner| {
+            runner.contender.held.is_some()
+                || title.recent.iter().any(|holder| same(holder, runner))
+        })
+        .collect();
+    let won = |runner: &Runner<'_>| title.winners.iter().position(|winner| same(winner, runner));
+    // Stable; who won just now stands before those with whom a round began.
+    held.sort_by_key(|runner| std::cmp::Reverse((won(runner), runner.contender.held)));
+    held.retain(|runner| !same(runner, title.champion));
+    let all = std::iter::once(title.champion).chain(held);
+    all.map(|runner| runner.contender.hotkey).collect()
 }
 
 /// The first share goes to the champion, the others to the runners-up. `holders`: everyone who held
@@ -87,23 +135,81 @@ fn give_shares(places: &mut [Place], rule: &ChampionRule, holders: &[Hotkey]) {
     }
 }
 
-impl Ring<'_> {
-    /// The critical value that all challengers of `holder` share. Only those that may be better count:
-    /// what is plainly worse wins by no luck, and must not raise the bar for the others.
+impl<'a> Ring<'a> {
+    /// The title as it was when the newest round began, unless that cannot be upheld, and then fought
+    /// for in order of seniority. `recent`: who held it lately, by seniority; at least one.
+    fn title(&self, recent: Vec<&'a Runner<'a>>) -> Title<'a> {
+        let champion = self.keeper(&recent);
+        let mut title = Title {
+            champion,
+            recent,
+            winners: Vec::new(),
+            z: self.critical_value(champion),
+        };
+        for challenger in self.runners {
+            if !same(challenger, title.champion) && self.takes(challenger, &title) {
+                title.recent.retain(|holder| !same(holder, challenger));
+                title.recent.push(challenger);
+                title.winners.push(challenger);
+                title.champion = challenger;
+                title.z = self.critical_value(challenger);
+            }
+        }
+        title
+    }
+
+    /// A title is kept against every elder who held it lately, else it goes back: what was won by
+    /// luck is lost when the rounds after it are pooled. An elder that it shares no items with is no
+    /// reason.
+    fn keeper(&self, recent: &[&'a Runner<'a>]) -> &'a Runner<'a> {
+        let z = critical_value(self.rule, 1);
+        let latest = recent.iter().map(|runner| runner.contender.held).max();
+        let mut keeper = recent[0];
+        for (i, next) in recent.iter().enumerate() {
+            let upheld = recent[..i].iter().all(|elder| {
+                let fight = self.challenge(next, elder, z);
+                !fight.paired || fight.wins()
+            });
+            if upheld {
+                keeper = next;
+            }
+            if Some(next.contender.held) == latest {
+                break;
+            }
+        }
+        keeper
+    }
+
+    /// Whether `challenger` beats the champion and every elder who held the title lately, in a round
+    /// that the champion was scored in, too.
+    fn takes(&self, challenger: &Runner<'_>, title: &Title<'_>) -> bool {
+        let elder = |holder: &&&Runner<'_>| {
+            let key = |runner: &Runner<'_>| (runner.contender.since, runner.contender.hotkey);
+            key(holder) < key(challenger) || same(holder, title.champion)
+        };
+        challenger.newest_round() >= title.champion.newest_round()
+            && (title.recent.iter())
+                .filter(elder)
+                .all(|holder| self.challenge(challenger, holder, title.z).wins())
+    }
+
+    /// The critical value that all challengers of `holder` share. Only those count that may be better
+    /// and try in its newest round: what is plainly worse wins by no luck, and must not raise the bar
+    /// for the others.
     fn critical_value(&self, holder: &Runner<'_>) -> f64 {
         let pool = self.era.incentive.evidence.proof_rounds;
         let z = self.era.scoring.early_stop.futility_z;
         let hopeful = self.runners.iter().filter(|runner| {
-            let difference = compare(runner, holder, pool);
-            !std::ptr::eq(*runner, holder)
-                && difference.mean + luck(z, difference.standard_error) >= 0.0
+            let tries = !same(runner, holder) && runner.newest_round() >= holder.newest_round();
+            let difference = tries.then(|| compare(runner, holder, pool));
+            difference.is_some_and(|d| d.mean + luck(z, d.standard_error) >= 0.0)
         });
         critical_value(self.rule, hopeful.count())
     }
 
     fn challenge(&self, challenger: &Runner<'_>, champion: &Runner<'_>, z: f64) -> Challenge {
-        let pool = self.era.incentive.evidence.proof_rounds;
-        let difference = compare(challenger, champion, pool);
+        let rules = &self.era.incentive.evidence;
+        let difference = compare(challenger, champion, rules.proof_rounds);
         let near = challenger
             .contender
             .near
@@ -114,42 +220,22 @@ impl Ring<'_> {
             } else {
                 1.0
             };
-        let tries = self.era.incentive.evidence.pool_rounds;
-        let error = difference.standard_error;
-        let close = difference.mean.abs() < CLOSE * error;
-        let stop = &self.era.scoring.early_stop;
-        let hopeful = difference.mean + luck(stop.futility_z, error) >= margin;
+        let (lead, error) = (difference.mean, difference.standard_error);
+        let needed = margin + luck(z, error);
+        let hopeful = lead + luck(self.era.scoring.early_stop.futility_z, error) >= margin;
+        // Who beats the champion and another one bars from the title, goes on as well.
+        let tries_left = count(difference.rounds) < f64::from(rules.pool_rounds) || lead > needed;
         Challenge {
-            lead: difference.mean,
+            lead,
             standard_error: error,
             paired: !difference.items.is_empty(),
             margin,
-            needed: margin + luck(z, error),
-            open: hopeful && count(difference.rounds) < f64::from(tries),
-            unpooled: count(difference.rounds) < f64::from(pool),
+            needed,
+            open: hopeful && tries_left && challenger.newest_round() >= self.tried_from,
             near,
-            duel: close
-                .then(|| duel(challenger, champion, margin / 2.0, z))
-                .flatten(),
             differences: difference.items,
         }
     }
-}
-
-/// The direct comparison over all its rounds: its lead over ½, and the lead that it needs, which is
-/// `margin` and luck. `None` when none was held.
-fn duel(challenger: &Runner<'_>, champion: &Runner<'_>, margin: f64, z: f64) -> Option<(f64, f64)> {
-    let against = champion.contender.hotkey;
-    let duels = challenger.contender.duels.iter();
-    let values: Vec<f64> = duels
-        .filter(|duel| duel.against == against)
-        .flat_map(|duel| duel.values.iter().map(|value| value - 0.5))
-        .collect();
-    if values.is_empty() {
-        return None;
-    }
-    let (lead, error) = mean_and_error(&values);
-    Some((lead, margin + luck(z, error)))
 }
 
 /// `z × error`; an infinite error stays infinite also where z is 0.

@@ -158,6 +158,11 @@ fn run<'a>(
 }
 
 impl Runner<'_> {
+    /// The newest round that it was scored in.
+    pub(super) fn newest_round(&self) -> Option<RoundNumber> {
+        self.items.last().map(|item| item.round)
+    }
+
     /// A place without share.
     pub(super) fn place(&self) -> Place {
         Place {

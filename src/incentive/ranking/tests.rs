@@ -6,6 +6,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 mod evidence;
+mod title;
 
 const AT: BlockNumber = BlockNumber(1_000);
 
@@ -19,8 +20,8 @@ fn contender(key: u8, block: u64, values: &[f64]) -> Contender {
             round: RoundNumber(0),
             items: ItemScores::new(named.map(|(i, v)| (format!("i{i:04}"), *v))).unwrap(),
         }],
-        duels: Vec::new(),
         near: Vec::new(),
+        held: None,
     }
 }
 

@@ -4,7 +4,7 @@
 use super::hidden::Draw;
 use super::session::{Session, Trouble};
 use crate::fault::{Fault, Party};
-use crate::incentive::early_stop::{Look, look, next_look};
+use crate::incentive::early_stop::{hopeless, next_look};
 use crate::incentive::era::ScoringRules;
 use crate::incentive::gates::check_judged;
 use crate::incentive::judge_checks::{
@@ -196,8 +196,7 @@ impl Batch<'_> {
             |item: &JudgedItem| Some(item_verdict(item).value() - rival.get(&item.id)?);
         let differences: Vec<_> = judged.iter().filter_map(difference).collect();
         // Without the champion's value of every item the two are not compared alike.
-        differences.len() == judged.len()
-            && look(&differences, planned, 0.0, &self.rules.early_stop) == Look::Hopeless
+        differences.len() == judged.len() && hopeless(&differences, planned, &self.rules.early_stop)
     }
 
     /// Values of replies under conversations that they do not belong to.

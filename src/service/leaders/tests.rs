@@ -5,6 +5,7 @@ use crate::bittensor::{
     BlockHash, BlockNumber, BlockRef, Coldkey, Hotkey, Metagraph, Netuid, Neuron, Uid,
 };
 use crate::incentive::era::tests::era;
+use crate::store::tests::queued;
 use crate::store::{
     Admission, Advance, Ask, EraRecord, ModelFacts, NewScore, NewSubmission, Outcome, RetryPolicy,
     Round, ScoreInputs, Stage, WorkerId,
@@ -21,14 +22,15 @@ impl Fixture {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(&dir.path().join("s.db"), RetryPolicy::default()).unwrap();
-        let era = era(0, 100);
+        let mut era = era(0, 100);
+        era.incentive.evidence.rescored_runners_up = 1;
         let record = EraRecord {
             era_id: era.id().to_string(),
             from_block: era.from_block,
             canonical: era.canonical_json(),
         };
         store.assert_eras(vec![record]).await.unwrap();
-        for number in [0, 1] {
+        for number in 0..3 {
             let round = Round {
                 era_id: era.id().to_string(),
                 number: RoundNumber(number),
@@ -53,21 +55,7 @@ impl Fixture {
     }
 
     async fn commit(&self, key: u8) {
-        let new = NewSubmission {
-            hotkey: Hotkey([key; 32]),
-            commit_block: BlockNumber(u64::from(key)),
-            registered_at: Some(BlockNumber(0)),
-            raw: vec![key],
-            model: Some(ModelFacts {
-                repo: format!("miner/{key}"),
-                revision: Some("a".repeat(40)),
-                template: "chatml".to_owned(),
-                competition: "d1".to_owned(),
-                weights_key: None,
-            }),
-            admission: Admission::Queued,
-        };
-        self.store.record(new, now_ms()).await.unwrap();
+        queued(&self.store, key).await;
     }
 
     /// The next submission in the queue, through all stages to its score.
@@ -123,6 +111,18 @@ impl Fixture {
             .unwrap();
     }
 
+    async fn begin(&self, round: u64) {
+        let standing = self.standing().await;
+        let round = RoundNumber(round);
+        begin(&self.store, &self.era, round, &standing)
+            .await
+            .unwrap();
+    }
+
+    async fn champion(&self) -> u8 {
+        self.standing().await.ranking.champion.unwrap().0[0]
+    }
+
     async fn standing(&self) -> Standing {
         let neuron = |uid: u8| Neuron {
             uid: Uid(uid.into()),
@@ -143,7 +143,7 @@ impl Fixture {
             .unwrap()
     }
 
-    async fn queued(&self) -> Vec<u64> {
+    async fn waiting(&self) -> Vec<u64> {
         let page = self.store.reader().queue(0, 50).await.unwrap();
         page.iter().map(|entry| entry.commit_block.0).collect()
     }
@@ -162,18 +162,18 @@ async fn a_new_round_scores_its_leaders_again_and_only_once() {
     rescore(&f.store, &f.era, RoundNumber(0), &standing)
         .await
         .unwrap();
-    assert_eq!(f.queued().await, [0u64; 0]);
-    // The champion and the two best; the losers' result is plain.
+    assert_eq!(f.waiting().await, [0u64; 0]);
+    // The champion, the one that the era asks for beside it; the losers' result is plain.
     rescore(&f.store, &f.era, RoundNumber(1), &standing)
         .await
         .unwrap();
-    assert_eq!(f.queued().await, [1, 2, 3]);
+    assert_eq!(f.waiting().await, [1, 2]);
     f.score(1, 1, 0.5).await;
     // Asked again after a restart: the rest is on its way, the first is done.
     rescore(&f.store, &f.era, RoundNumber(1), &f.standing().await)
         .await
         .unwrap();
-    assert_eq!(f.queued().await, [2, 3]);
+    assert_eq!(f.waiting().await, [2]);
     let standing = f.standing().await;
     assert_eq!(
         standing.ranking.places.len(),
@@ -216,4 +216,42 @@ async fn the_old_model_earns_until_the_new_one_has_a_score() {
     let shown = view(&f.standing().await, &f.era.id().to_string());
     assert_eq!(shown["places"][0]["submission"], 2);
     assert_eq!(shown["places"][0]["group"], 1);
+}
+
+/// The younger one wins round 1; in round 2 it shows nothing, and the title goes back.
+async fn three_rounds(restart: bool) -> Vec<SubmissionId> {
+    let f = Fixture::new().await;
+    f.commit(1).await;
+    f.score(1, 0, 0.4).await;
+    f.begin(1).await;
+    f.commit(2).await;
+    f.score(1, 1, 0.4).await;
+    f.score(2, 1, 0.5).await;
+    assert_eq!(f.champion().await, 2);
+    f.begin(2).await;
+    assert_eq!(f.waiting().await, [1, 2], "whom it was taken from, too");
+    f.score(1, 2, 0.5).await;
+    assert_eq!(f.champion().await, 2, "it has no score of the round yet");
+    f.score(2, 2, 0.4).await;
+    assert_eq!(f.champion().await, 1);
+    if restart {
+        // The round goes on; it began with whom it began with.
+        f.begin(2).await;
+        assert_eq!(f.champion().await, 1);
+    }
+    f.begin(3).await;
+    let mut titles = Vec::new();
+    for round in 1..=3 {
+        let era = f.era.id().to_string();
+        let title = f.store.reader().title(&era, RoundNumber(round)).await;
+        titles.push(title.unwrap().unwrap());
+    }
+    titles
+}
+
+#[tokio::test]
+async fn nodes_with_the_same_scores_have_the_same_champion_in_every_round_also_after_a_restart() {
+    let titles = three_rounds(false).await;
+    assert_eq!(titles, [1, 2, 1].map(SubmissionId));
+    assert_eq!(three_rounds(true).await, titles);
 }

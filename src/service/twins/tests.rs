@@ -1,12 +1,11 @@
 //! Changed copies over a real store.
 
 use super::*;
-use crate::bittensor::{BlockHash, BlockNumber, BlockRef, Hotkey, RoundNumber};
+use crate::bittensor::{BlockHash, BlockNumber, BlockRef, RoundNumber};
 use crate::incentive::copies::{Measure, Sketch};
 use crate::incentive::era::tests::era;
-use crate::store::{
-    Admission, EraRecord, ModelFacts, NewSubmission, Recorded, RetryPolicy, Round, SubmissionId,
-};
+use crate::store::tests::queued;
+use crate::store::{EraRecord, RetryPolicy, Round, SubmissionId};
 
 struct Fixture {
     store: Store,
@@ -57,23 +56,7 @@ impl Fixture {
 
     /// A queued submission of hotkey `key` in block `key`.
     async fn commit(&self, key: u8) -> Submission {
-        let new = NewSubmission {
-            hotkey: Hotkey([key; 32]),
-            commit_block: BlockNumber(u64::from(key)),
-            registered_at: Some(BlockNumber(0)),
-            raw: vec![key],
-            model: Some(ModelFacts {
-                repo: format!("miner/{key}"),
-                revision: Some("a".repeat(40)),
-                template: "chatml".to_owned(),
-                competition: "d1".to_owned(),
-                weights_key: None,
-            }),
-            admission: Admission::Queued,
-        };
-        match self.store.record(new, 1).await.unwrap() {
-            Recorded::New(id) | Recorded::Known(id) => self.submission(id).await,
-        }
+        self.submission(queued(&self.store, key).await).await
     }
 
     async fn submission(&self, id: SubmissionId) -> Submission {

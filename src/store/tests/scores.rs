@@ -310,6 +310,18 @@ async fn rounds_lengths_and_first_commitments_come_back_for_the_ranking() {
     );
     assert!(reader.newest_score().await.unwrap().is_some());
 
+    // A round's title is kept once, and is the model's, whichever commitment it was scored under.
+    let (eras, round) = (era.era_id.clone(), RoundNumber(1));
+    assert_eq!(reader.title(&eras, round).await.unwrap(), None);
+    for of in [id, again] {
+        f.store.put_title(eras.clone(), round, of).await.unwrap();
+        assert_eq!(reader.title(&eras, round).await.unwrap(), Some(id));
+    }
+    let shown = reader.shown(&eras, 2).await.unwrap();
+    assert!(shown.iter().all(|s| s.held == Some(round)));
+    let unknown = f.store.put_title(eras, RoundNumber(2), SubmissionId(99));
+    assert!(matches!(unknown.await, Err(StoreError::Invalid(_))));
+
     assert_eq!(reader.standing(&era.era_id).await.unwrap(), None);
     for block in [7, 8] {
         let standing = Standing {

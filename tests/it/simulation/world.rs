@@ -198,8 +198,8 @@ fn expected(snapshot: &SubnetSnapshot, era: &Era) -> WeightVector {
             round: RoundNumber(3),
             items: ItemScores::new(items(value)).unwrap(),
         }],
-        duels: Vec::new(),
         near: Vec::new(),
+        held: None,
     });
     let ranking = rank(&contenders, era, snapshot.at.number);
     allocate(&ranking, snapshot, era).unwrap()

@@ -1,9 +1,9 @@
-//! Which evidence counts: rounds, pairs, length, old items, duels.
+//! Which evidence counts: rounds, pairs, length, old items.
 
 use super::*;
 use crate::incentive::score::{Bucket, ItemScore, Lengths};
 
-fn with_rounds(key: u8, block: u64, rounds: &[(u64, &[f64])]) -> Contender {
+pub(super) fn with_rounds(key: u8, block: u64, rounds: &[(u64, &[f64])]) -> Contender {
     let evidence = |(round, values): &(u64, &[f64])| Evidence {
         round: RoundNumber(*round),
         ..contender(key, block, values).evidence.remove(0)
@@ -117,8 +117,15 @@ fn who_is_scored_again() {
     let mut again: Vec<u8> = ranking.to_rescore(&rules).iter().map(|h| h.0[0]).collect();
     again.sort_unstable();
     assert_eq!(again, [1, 5, 6, 7]);
+    // Others only when the era asks for them: each round more is another try.
+    let two = EvidenceRules {
+        rescored_runners_up: 2,
+        ..rules.clone()
+    };
+    assert_eq!(ranking.to_rescore(&two).len(), 6);
     let by_rate = rank(&field, &win_rate_rule(), AT);
-    assert_eq!(by_rate.to_rescore(&rules).len(), 3);
+    assert_eq!(by_rate.to_rescore(&rules).len(), 1);
+    assert_eq!(by_rate.to_rescore(&two).len(), 3);
     assert!(Ranking::default().to_rescore(&rules).is_empty());
 }
 
@@ -219,61 +226,6 @@ fn who_is_near_the_champion_needs_more_than_the_margin() {
     assert_eq!(title(0.03, vec![Hotkey([9; 32])]), 2);
     assert_eq!(title(0.03, vec![champion]), 1);
     assert_eq!(title(0.05, vec![champion]), 2);
-}
-
-#[test]
-fn whom_the_title_was_taken_from_is_scored_again_until_luck_is_ruled_out() {
-    let rule = champion_rule(&[1.0]);
-    let (poor, good) = (flat(0.3, 32), flat(0.6, 32));
-    let again = |rounds: u64| {
-        let shown = |values: &'static str| -> Vec<(u64, &[f64])> {
-            let values = if values == "good" { &good } else { &poor };
-            (0..rounds).map(|r| (r, values.as_slice())).collect()
-        };
-        // Better ones fill the places of the runners-up.
-        let field = [
-            with_rounds(1, 10, &shown("poor")),
-            with_rounds(2, 20, &shown("good")),
-            with_rounds(3, 30, &shown("good")),
-            with_rounds(4, 40, &shown("good")),
-        ];
-        let ranking = rank(&field, &rule, AT);
-        assert_eq!(ranking.champion.unwrap().0[0], 2);
-        let again = ranking.to_rescore(&EvidenceRules::default());
-        again.iter().any(|hotkey| hotkey.0[0] == 1)
-    };
-    assert!(again(1) && again(5) && !again(6));
-}
-
-#[test]
-fn a_close_result_goes_to_the_duel() {
-    let rule = champion_rule(&[1.0]);
-    let duel = |values: Vec<f64>| Duel {
-        against: Hotkey([1; 32]),
-        round: RoundNumber(0),
-        values,
-    };
-    let title = |lead: f64, duels: Vec<Duel>| {
-        let young = Contender {
-            duels,
-            ..contender(2, 20, &uneven(0.5 + lead, 64))
-        };
-        rank(&[contender(1, 10, &flat(0.5, 64)), young], &rule, AT)
-            .champion
-            .unwrap()
-            .0[0]
-    };
-    assert_eq!(title(0.005, Vec::new()), 1);
-    assert_eq!(title(0.005, vec![duel(flat(0.7, 64))]), 2);
-    assert_eq!(title(0.005, vec![duel(flat(0.5, 64))]), 1);
-    // Where the result is plain, a duel changes nothing.
-    assert_eq!(title(-0.2, vec![duel(flat(0.9, 64))]), 1);
-    assert_eq!(title(0.3, vec![duel(flat(0.1, 64))]), 2);
-    let other = Duel {
-        against: Hotkey([9; 32]),
-        ..duel(flat(0.9, 64))
-    };
-    assert_eq!(title(0.005, vec![other]), 1);
 }
 
 fn detailed(key: u8, items: impl Iterator<Item = ItemScore>) -> Contender {
