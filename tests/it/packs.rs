@@ -280,6 +280,39 @@ async fn replicas_die_one_by_one_and_no_round_is_lost() {
     );
 }
 
+#[tokio::test]
+async fn two_nodes_with_the_same_chain_and_packs_draw_the_same_items() {
+    let folder = tempfile::tempdir().unwrap();
+    let packs = seal_pack(folder.path());
+    let (_api, url) = Process::dataset_api(folder.path(), "api", &packs);
+    let chain = dev_chain().await;
+    let start = async |name: &str| {
+        let own = folder.path().join(name);
+        Node::start(&own, &chain, vec![url.clone()]).await
+    };
+    let drawn = async |node: &Node| {
+        node.draw().await;
+        node.rounds.current().await.unwrap().1
+    };
+    let (here, there) = (start("here").await, start("there").await);
+    for _ in 0..3 {
+        next_round(&chain);
+        let (one, other) = (drawn(&here).await, drawn(&there).await);
+        assert_eq!(
+            one.round, other.round,
+            "seed, packs, item ids and their order"
+        );
+        assert_eq!(one.items, other.items, "the conversations behind them");
+    }
+    // One that comes late, and one that starts anew on its store.
+    let known = drawn(&here).await;
+    drop(there);
+    for name in ["late", "there"] {
+        let round = &drawn(&start(name).await).await.round;
+        assert_eq!(*round, known.round, "{name}");
+    }
+}
+
 // The dev chain lives in this process and has to go on while the list is waited for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_published_list_holds_the_items_that_nodes_draw() {
