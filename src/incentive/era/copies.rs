@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// From where on two models are one. Calibrated by `examples/copy_table`, whose table stands in
+/// From where on two models are one. Calibrated by `demo::copy_table`, a test whose table stands in
 /// `docs/incentive.md`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]

@@ -53,6 +53,7 @@ fn two_runs_and_any_number_of_threads_give_the_same_bytes() {
         case.clear();
         let mut scorer = std::process::Command::new("/usr/bin/env");
         scorer.arg(format!("RAYON_NUM_THREADS={threads}"));
+        scorer.arg(format!("CANDLE_NUM_THREADS={threads}"));
         scorer.arg(env!("CARGO_BIN_EXE_scorer-cpu"));
         assert_eq!(case.start(&mut scorer).exit, 0);
         let again = std::fs::read(case.path("out/replies.jsonl")).unwrap();
