@@ -8,7 +8,7 @@ use super::artifacts::Artifacts;
 use super::rounds::{Drawn, Rounds, store_fault};
 use super::stage::Work;
 use super::worker::{Replied, payload};
-use crate::bittensor::BlockNumber;
+use crate::bittensor::{BlockNumber, RoundNumber};
 use crate::clock::now_ms;
 use crate::dataset::{Item, Role};
 use crate::fault::{Fault, Party};
@@ -16,7 +16,9 @@ use crate::incentive::{Era, ItemScores};
 use crate::scoring::judge::spend::Meter;
 use crate::scoring::judge::{Judge, JudgeItem, PROMPT_VERSION, Turn};
 use crate::shutdown::Shutdown;
-use crate::store::{self, Lease, NewScore, Outcome, ScoreInputs, Stage, Store};
+use crate::store::{
+    self, Lease, NewScore, Outcome, Reader, ScoreInputs, Scored, Stage, Store, StoreError,
+};
 use assay_protocol::Reply;
 use batch::{Batch, Judged, Report};
 use futures::FutureExt;
@@ -105,7 +107,9 @@ impl Judging {
             "{}:{}:{}",
             lease.submission.id, replied.era_id, replied.round
         );
-        let rival = self.rival(lease, &replied).await?;
+        let reader = self.store.reader();
+        let rival = rival(reader, &replied.era_id, replied.round, &lease.submission).await;
+        let rival = rival.map_err(store_fault)?;
         let second = rules.second_judge.as_deref().map(|model| self.judge(model));
         let batch = Batch {
             session: Session {
@@ -165,35 +169,6 @@ impl Judging {
         })
     }
 
-    /// Item values of the model that the round began with as the champion, when it was committed
-    /// earlier and has its score of this round: who has no hope against it will not win the title.
-    /// Where there was no champion yet, those of the best one that was committed earlier.
-    async fn rival(
-        &self,
-        lease: &Lease,
-        replied: &Replied,
-    ) -> Result<Option<HashMap<String, f64>>, Fault> {
-        let reader = self.store.reader();
-        let scored = reader.scored(&replied.era_id).await.map_err(store_fault)?;
-        let champion = reader.title(&replied.era_id, replied.round).await;
-        let champion = champion.map_err(store_fault)?;
-        let own = &lease.submission;
-        let earlier = |other: &store::Submission| {
-            (other.commit_block, other.hotkey) < (own.commit_block, own.hotkey)
-        };
-        let best = scored
-            .into_iter()
-            .filter(|s| s.score.round == replied.round && earlier(&s.submission))
-            .filter(|s| champion.is_none_or(|id| s.submission.id == id))
-            .max_by(|a, b| a.score.value.total_cmp(&b.score.value));
-        let Some(best) = best else { return Ok(None) };
-        let items = reader
-            .item_scores(best.score.id)
-            .await
-            .map_err(store_fault)?;
-        Ok(Some(items.into_iter().collect()))
-    }
-
     /// The kept replies, checked against the digest they are kept under.
     async fn replies(&self, sha256: &str) -> Result<Vec<Reply>, Fault> {
         let lost = |e: &dyn std::fmt::Display| {
@@ -216,6 +191,30 @@ impl Judging {
             .map(|line| serde_json::from_slice(line).map_err(|e| lost(&e)))
             .collect()
     }
+}
+
+/// Item values of the model that the round began with as the champion, when it was committed before
+/// `own` and has its score of this round: who has no hope against it will not win the title. Where
+/// there was no champion yet, those of the best one that was committed earlier.
+pub(super) async fn rival(
+    reader: &Reader,
+    era_id: &str,
+    round: RoundNumber,
+    own: &store::Submission,
+) -> Result<Option<HashMap<String, f64>>, StoreError> {
+    let champion = reader.title(era_id, round).await?;
+    let wanted = |other: &Scored| {
+        let of = &other.submission;
+        other.score.round == round
+            && (of.commit_block, of.hotkey) < (own.commit_block, own.hotkey)
+            && champion.is_none_or(|id| of.id == id)
+    };
+    let scored = reader.scored(era_id).await?.into_iter().filter(wanted);
+    let Some(best) = scored.max_by(|a, b| a.score.value.total_cmp(&b.score.value)) else {
+        return Ok(None);
+    };
+    let items = reader.item_scores(best.score.id).await?;
+    Ok(Some(items.into_iter().collect()))
 }
 
 fn new_score(

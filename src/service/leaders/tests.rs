@@ -5,6 +5,7 @@ use crate::bittensor::{
     BlockHash, BlockNumber, BlockRef, Coldkey, Hotkey, Metagraph, Netuid, Neuron, Uid,
 };
 use crate::incentive::era::tests::era;
+use crate::service::judging::rival;
 use crate::store::tests::queued;
 use crate::store::{
     Admission, Advance, Ask, EraRecord, ModelFacts, NewScore, NewSubmission, Outcome, RetryPolicy,
@@ -254,4 +255,34 @@ async fn nodes_with_the_same_scores_have_the_same_champion_in_every_round_also_a
     let titles = three_rounds(false).await;
     assert_eq!(titles, [1, 2, 1].map(SubmissionId));
     assert_eq!(three_rounds(true).await, titles);
+}
+
+#[tokio::test]
+async fn a_model_is_given_up_beside_the_champion_that_its_round_began_with() {
+    let f = Fixture::new().await;
+    let era = f.era.id().to_string();
+    let first_item = async |own: i64, round: u64| {
+        let reader = f.store.reader();
+        let own = reader.submission(SubmissionId(own)).await.unwrap();
+        let found = rival(reader, &era, RoundNumber(round), &own).await.unwrap();
+        found.map(|items| (items["i0"] * 100.0).round())
+    };
+    for (key, mean) in [(1, 0.5), (2, 0.4)] {
+        f.commit(key).await;
+        f.score(key, 0, mean).await;
+    }
+    f.commit(3).await;
+    // No title was known in the first round: the best elder's items, in hundredths; the first is 2 above the mean.
+    assert_eq!(first_item(3, 0).await, Some(52.0));
+    assert_eq!(first_item(1, 0).await, None);
+    f.score(3, 0, 0.3).await;
+    f.begin(1).await;
+    assert_eq!(first_item(3, 1).await, None, "its score is not there yet");
+    f.score(1, 1, 0.4).await;
+    f.score(2, 1, 0.6).await;
+    assert_eq!(
+        first_item(3, 1).await,
+        Some(42.0),
+        "the champion's, not the best"
+    );
 }
