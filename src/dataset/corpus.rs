@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::draft::lock;
+use super::draft::{FolderLock, lock};
 use super::import::{Checkpoint, read_checkpoint};
 use super::lines::{Line, next_line};
 use super::{CONVERSATIONS_MAX, Conversation, DatasetError, Day, ItemId, LINE_BYTES_MAX};
@@ -19,7 +19,7 @@ pub struct Corpus {
     pub(super) ids: HashSet<ItemId>,
     /// Where an import was cut off.
     pub(super) checkpoint: Option<Checkpoint>,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 /// Numbers of one day, or of a whole corpus.

@@ -267,12 +267,23 @@ pub(super) fn sweep(folder: &Path) -> Result<(), DatasetError> {
 }
 
 /// A folder held by this process alone until dropped.
-pub(super) fn lock(folder: &Path) -> Result<File, DatasetError> {
+#[derive(Debug)]
+pub(super) struct FolderLock(File);
+
+impl Drop for FolderLock {
+    fn drop(&mut self) {
+        // Said, not left to the closing: a child that is just being started may hold the file too.
+        let _ = self.0.unlock();
+    }
+}
+
+/// Takes the folder, which is made when absent.
+pub(super) fn lock(folder: &Path) -> Result<FolderLock, DatasetError> {
     std::fs::create_dir_all(folder).map_err(DatasetError::io(folder))?;
     let path = folder.join(".lock");
     let lock = File::create(&path).map_err(DatasetError::io(&path))?;
     match lock.try_lock() {
-        Ok(()) => Ok(lock),
+        Ok(()) => Ok(FolderLock(lock)),
         Err(std::fs::TryLockError::WouldBlock) => Err(DatasetError::Locked(folder.to_owned())),
         Err(std::fs::TryLockError::Error(e)) => Err(DatasetError::io(&path)(e)),
     }
