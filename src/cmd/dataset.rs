@@ -172,6 +172,11 @@ impl Line {
     }
 }
 
+/// A number for a column: as text, for JSON values heed no width.
+fn cell(value: &Value) -> String {
+    value.to_string()
+}
+
 /// The live view as text.
 fn picture(value: &Value) -> String {
     let mut text = String::new();
@@ -192,15 +197,15 @@ fn picture(value: &Value) -> String {
     }
     let _ = writeln!(
         text,
-        "tokens {}   registered hotkeys {}   abnormal {}",
-        value["tokens"], value["registered"], value["abnormal"]
+        "tokens {}   registered hotkeys {}   abnormal {}   connections reset unread today {}",
+        value["tokens"], value["registered"], value["abnormal"], value["today"]["dropped"]
     );
     let _ = writeln!(text, "\n{:>12}  who", "requests");
     for talker in value["talkers"].as_array().into_iter().flatten() {
         let _ = writeln!(
             text,
             "{:>12}  {}",
-            talker["requests"],
+            cell(&talker["requests"]),
             talker["who"].as_str().unwrap_or("")
         );
     }
@@ -214,7 +219,10 @@ fn picture(value: &Value) -> String {
         let _ = writeln!(
             text,
             "{:>12} {:>12} {:>12} {:>16}  {name}",
-            share["served"], share["refused"], share["shed"], share["bytes"]
+            cell(&share["served"]),
+            cell(&share["refused"]),
+            cell(&share["shed"]),
+            cell(&share["bytes"])
         );
     }
     text
@@ -229,7 +237,7 @@ mod tests {
         let value = serde_json::json!({
             "lanes": [{ "lane": "public", "connections": [3, 256], "seats": [1, 32, 32], "saturation": 0.5 }],
             "talkers": [{ "who": "prefix:10.0.0.1/32", "requests": 7 }],
-            "today": { "shares": { "sn11/miner": { "served": 1, "refused": 2, "shed": 3, "bytes": 4 } } },
+            "today": { "dropped": 9, "shares": { "sn11/miner": { "served": 1, "refused": 2, "shed": 3, "bytes": 4 } } },
             "tokens": 1, "registered": 2, "abnormal": ["sn11"],
         });
         let text = picture(&value);
@@ -237,8 +245,9 @@ mod tests {
             "public",
             " 50.0 %",
             "3/256",
-            "prefix:10.0.0.1/32",
-            "sn11/miner",
+            "           7  prefix:10.0.0.1/32",
+            "           1            2            3                4  sn11/miner",
+            "unread today 9",
         ] {
             assert!(text.contains(part), "{part}: {text}");
         }

@@ -148,12 +148,11 @@ async fn top(State(admin): State<Arc<Admin>>) -> Json<serde_json::Value> {
                 "saturation": s.saturation() })
         })
         .collect();
-    let report = traffic.reports(now_ms()).pop();
     Json(json!({
         "talkers": talkers,
         "lanes": lanes,
         "abnormal": traffic.abnormal(),
-        "today": report,
+        "today": traffic.today(),
         "tokens": read(&admin.shared.tokens).count(),
         "registered": admin.shared.registry().count(),
     }))

@@ -73,6 +73,37 @@ impl Report {
     }
 }
 
+/// Shares since they were last put into a report. Counting allocates nothing for those seen before.
+#[derive(Debug, Default)]
+pub struct Recent(Vec<(&'static str, &'static str, Share)>);
+
+impl Recent {
+    /// The share of a group's class.
+    pub fn share(&mut self, group: &'static str, class: &'static str) -> &mut Share {
+        let known = self.0.iter().position(|s| s.0 == group && s.1 == class);
+        let place = known.unwrap_or_else(|| {
+            self.0.push((group, class, Share::default()));
+            self.0.len() - 1
+        });
+        &mut self.0[place].2
+    }
+
+    /// Moves everything counted so far into `report`.
+    pub fn settle(&mut self, report: &mut Report) {
+        for (group, class, recent) in &mut self.0 {
+            let recent = std::mem::take(recent);
+            if recent == Share::default() {
+                continue;
+            }
+            let share = report.share(group, class);
+            share.served += recent.served;
+            share.refused += recent.refused;
+            share.shed += recent.shed;
+            share.bytes += recent.bytes;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -81,7 +112,13 @@ mod tests {
     fn a_report_goes_on_after_a_restart_and_a_new_day_is_new() {
         let folder = tempfile::tempdir().unwrap();
         let mut report = Report::load(folder.path(), 20_000);
-        report.share("sn11", "miner").served += 3;
+        let mut recent = Recent::default();
+        for _ in 0..3 {
+            recent.share("sn11", "miner").served += 1;
+        }
+        recent.settle(&mut report);
+        recent.settle(&mut report);
+        assert_eq!(report.share("sn11", "miner").served, 3);
         report.save(folder.path()).unwrap();
         assert_eq!(Report::load(folder.path(), 20_000), report);
         assert!(Report::load(folder.path(), 20_001).shares.is_empty());

@@ -1,8 +1,8 @@
 //! One place that hears of every connection and request, and what is made of it.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -14,7 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::anomaly::{Turn, Watch};
-use super::day::{Report, day_of};
+use super::day::{Recent, Report, day_of};
 use super::sketch::{Sketch, Talker};
 use crate::bittensor::{Coldkey, Hotkey};
 use crate::dataset_api::client::Client;
@@ -135,7 +135,7 @@ pub struct Traffic {
     seats_limit: Family<LaneLabels, Gauge>,
     anomaly: Family<GroupLabels, Gauge>,
     talkers: Mutex<Sketch<Who>>,
-    day: Mutex<Report>,
+    day: Mutex<(Report, Recent)>,
     groups: Mutex<BTreeMap<&'static str, (u32, Watch)>>,
     dropped: AtomicU64,
     sample_every: u64,
@@ -170,7 +170,7 @@ impl Traffic {
             seats_limit: Family::default(),
             anomaly: Family::default(),
             talkers: Mutex::new(Sketch::new(TALKERS)),
-            day: Mutex::new(report),
+            day: Mutex::new((report, Recent::default())),
             groups: Mutex::default(),
             dropped: AtomicU64::new(0),
             sample_every,
@@ -240,7 +240,7 @@ impl Traffic {
     pub fn refused(&self, lane: &'static str, client: &Client, weight: Weight, reason: Reason) {
         self.note(lane, client, weight, reason.code());
         let mut day = lock(&self.day);
-        let share = day.share(client.group, client.class.as_str());
+        let share = day.1.share(client.group, client.class.as_str());
         if reason.is_clients_fault() {
             share.refused += 1;
         } else {
@@ -271,9 +271,8 @@ impl Traffic {
         self.seconds
             .get_or_create(&LaneLabels { lane })
             .observe(took.as_secs_f64());
-        lock(&self.day)
-            .share(client.group, client.class.as_str())
-            .served += 1;
+        let class = client.class.as_str();
+        lock(&self.day).1.share(client.group, class).served += 1;
         let number = self.sampled.fetch_add(1, Ordering::Relaxed);
         if self.sample_every > 0 && number.is_multiple_of(self.sample_every) {
             tracing::info!(target: "assay::access", lane, who = %client.name(), class = client.class.as_str(),
@@ -287,7 +286,8 @@ impl Traffic {
         self.bytes
             .get_or_create(&GroupLabels { group })
             .inc_by(bytes);
-        lock(&self.day).share(group, client.class.as_str()).bytes += bytes;
+        let class = client.class.as_str();
+        lock(&self.day).1.share(group, class).bytes += bytes;
     }
 
     fn note(&self, lane: &'static str, client: &Client, weight: Weight, outcome: &'static str) {
@@ -342,10 +342,24 @@ impl Traffic {
         lock(&self.talkers).fade();
     }
 
+    /// The present day so far. Leaves the turn of the day to [`Self::reports`].
+    #[must_use]
+    pub fn today(&self) -> Report {
+        self.settled().0.clone()
+    }
+
+    fn settled(&self) -> MutexGuard<'_, (Report, Recent)> {
+        let mut held = lock(&self.day);
+        let (day, recent) = &mut *held;
+        recent.settle(day);
+        day.dropped += self.dropped.swap(0, Ordering::Relaxed);
+        held
+    }
+
     /// The report of the present day; the one of the day that ended comes first, when one did.
     pub fn reports(&self, now_ms: u64) -> Vec<Report> {
-        let mut day = lock(&self.day);
-        day.dropped += self.dropped.swap(0, Ordering::Relaxed);
+        let mut held = self.settled();
+        let day = &mut held.0;
         let today = day_of(now_ms);
         if day.day == today {
             return vec![day.clone()];
@@ -354,7 +368,7 @@ impl Traffic {
             day: today,
             ..Report::default()
         };
-        let ended = std::mem::replace(&mut *day, next);
+        let ended = std::mem::replace(day, next);
         vec![ended, day.clone()]
     }
 
