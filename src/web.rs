@@ -5,7 +5,7 @@ mod guard;
 mod serve;
 
 pub use error::ApiError;
-pub use guard::guard;
+pub use guard::{bounded, guard};
 pub use serve::{Limits, serve};
 
 use axum::Router;

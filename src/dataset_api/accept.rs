@@ -5,13 +5,14 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, sockopt};
 
-use super::head::{Head, Peeked, peeked};
+use super::head::{Head, Opening, opening};
 use super::refusal::{REFUSAL_BYTES_MAX, Reason, Refusal};
 
-/// First bytes of a request that are looked at; a longer head is read the ordinary way.
-const PEEK: usize = 4096;
+/// First bytes of a request that are looked at; a longer head is read on the ordinary way.
+const FIRST: usize = 4096;
 
 /// A connection that was accepted, and where it came from.
 #[derive(Debug)]
@@ -78,34 +79,36 @@ pub(super) fn reset(stream: TcpStream) {
 }
 
 /// What became of a look at a connection's first bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) enum Looked {
     /// Refused, and told so; the connection is to be closed.
     Refused,
-    /// To be served; nothing was taken from it.
-    Welcome,
+    /// To be served; these bytes were taken from it.
+    Welcome(Bytes),
     /// Nothing has come yet.
     Silent,
+    /// The other side is gone.
+    Gone,
 }
 
-/// Looks at what the client sent already. When `judge` refuses it, the refusal is written; else
-/// the connection is untouched.
+/// Takes what the client sent already. When `judge` refuses it, the refusal is written at once;
+/// nothing is allocated and nothing waited for.
 pub(super) fn look(stream: impl AsFd, judge: impl FnOnce(&Head<'_>) -> Option<Refusal>) -> Looked {
-    let mut bytes = [0u8; PEEK];
-    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-    let Ok((read, _)) = rustix::net::recv(&stream, &mut bytes[..], flags) else {
-        return Looked::Silent;
+    let mut bytes = [0u8; FIRST];
+    let read = match rustix::net::recv(&stream, &mut bytes[..], RecvFlags::DONTWAIT) {
+        Ok((0, _)) => return Looked::Gone,
+        Ok((read, _)) => read,
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => return Looked::Silent,
+        Err(_) => return Looked::Gone,
     };
-    let refusal = match peeked(&bytes[..read]) {
-        Peeked::Whole(head) => judge(&head),
-        Peeked::Bad => Some(Reason::BadHead.into()),
-        Peeked::Partial => None,
+    let refusal = match opening(&bytes[..read]) {
+        Opening::Whole(head) => judge(&head),
+        Opening::Bad => Some(Reason::BadHead.into()),
+        Opening::Partial => None,
     };
     let Some(refusal) = refusal else {
-        return Looked::Welcome;
+        return Looked::Welcome(Bytes::copy_from_slice(&bytes[..read]));
     };
-    // What was read must be taken out of the kernel, else closing resets and the answer is lost.
-    let _ = rustix::net::recv(&stream, &mut bytes[..], RecvFlags::DONTWAIT);
     let mut answer = [0u8; REFUSAL_BYTES_MAX];
     let length = refusal.write(&mut answer);
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Extension, OriginalUri, Query};
+use axum::extract::{DefaultBodyLimit, Extension, OriginalUri, Query};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -27,15 +27,17 @@ use crate::bittensor::{Coldkey, Hotkey};
 use crate::clock::now_ms;
 use crate::web::ApiError;
 
-/// Longest body of a request for a token.
+/// Longest body of a request for a token, and how much of a longer one is read.
 const BODY_BYTES_MAX: usize = 4096;
+const READ_BYTES_MAX: usize = 64 * 1024;
 
 /// The paths of this module.
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    let token = || post(token).layer(DefaultBodyLimit::max(READ_BYTES_MAX));
     Router::new()
         .route("/v1/auth/challenge", get(challenge))
-        .route("/v1/auth/token", post(token))
-        .route("/authenticate", post(token))
+        .route("/v1/auth/token", token())
+        .route("/authenticate", token())
         .route("/v1/me", get(me))
 }
 

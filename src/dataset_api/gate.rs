@@ -128,19 +128,25 @@ impl Gate {
     }
 
     /// A connection was accepted: serve it, or reset it unread. [`Self::left`] must follow a
-    /// served one.
+    /// served one. Half of the lane's connections are for networks that proved who they are.
     pub fn arrived(&self, prefix: Prefix) -> Welcome {
         let traffic = &self.shared.traffic;
         let lane = self.kind.as_str();
-        if self.connections.load(Ordering::Relaxed) >= self.settings.http.connections {
+        let (open, most) = (
+            self.connections.load(Ordering::Relaxed),
+            self.settings.http.connections,
+        );
+        if open >= most {
             traffic.connection(lane, prefix, Connection::Full);
             return Welcome::Drop;
         }
-        let welcome = lock(&self.prefixes).arrived(prefix, since_boot_ns());
+        let crowded = open >= most.div_ceil(2) && !self.is_trusted(&prefix);
+        let welcome = lock(&self.prefixes).arrived(prefix, since_boot_ns(), crowded);
         match welcome {
             Welcome::Serve => {
                 self.connections.fetch_add(1, Ordering::Relaxed);
             }
+            Welcome::Drop if crowded => traffic.connection(lane, prefix, Connection::Full),
             Welcome::Drop => traffic.connection(lane, prefix, Connection::Dropped),
         }
         welcome
@@ -150,6 +156,15 @@ impl Gate {
     pub fn left(&self, prefix: Prefix) {
         lock(&self.prefixes).left(prefix);
         self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Whether a connection may stay open after this refusal: a handshake costs more than a
+    /// refusal. Not where the network provokes them, nor where the lane is half full.
+    pub(super) fn may_stay(&self, prefix: Prefix, reason: Reason) -> bool {
+        let open = self.connections.load(Ordering::Relaxed);
+        reason.leaves_open()
+            && open <= self.settings.http.connections / 2
+            && !lock(&self.prefixes).is_dropped(prefix, since_boot_ns())
     }
 
     /// Looks at a request before anything is allocated for it: `Some` when it would surely be
@@ -289,6 +304,9 @@ impl Gate {
             None => self.signed(head, parts, prefix)?,
         };
         self.may(head, client)?;
+        if client.class != Class::Anonymous {
+            lock(&self.prefixes).proven(prefix, now);
+        }
         let mut pass = Pass {
             client: *client,
             weight: head.weight,

@@ -72,7 +72,7 @@ pub enum Asked {
 
 /// What the first bytes of a connection are.
 #[derive(Debug)]
-pub(super) enum Peeked<'a> {
+pub(super) enum Opening<'a> {
     /// A whole head.
     Whole(Head<'a>),
     /// Not whole yet.
@@ -103,18 +103,18 @@ fn head<'a>(method: &str, target: &'a str, token: Option<&'a str>, signed: bool)
     }
 }
 
-/// Reads a head out of peeked bytes. Allocates nothing.
+/// Reads a head out of the first bytes. Allocates nothing.
 #[must_use]
-pub(super) fn peeked(bytes: &[u8]) -> Peeked<'_> {
+pub(super) fn opening(bytes: &[u8]) -> Opening<'_> {
     let mut fields = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
         Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) => return Peeked::Partial,
-        Err(_) => return Peeked::Bad,
+        Ok(httparse::Status::Partial) => return Opening::Partial,
+        Err(_) => return Opening::Bad,
     }
     let (Some(method), Some(target)) = (request.method, request.path) else {
-        return Peeked::Bad;
+        return Opening::Bad;
     };
     let (mut token, mut signed) = (None, false);
     for field in request.headers.iter() {
@@ -123,7 +123,7 @@ pub(super) fn peeked(bytes: &[u8]) -> Peeked<'_> {
         }
         signed |= is_signature(field.name);
     }
-    Peeked::Whole(head(method, target, token, signed))
+    Opening::Whole(head(method, target, token, signed))
 }
 
 fn is_signature(name: &str) -> bool {
@@ -163,16 +163,16 @@ mod tests {
     fn a_head_is_read_whole_partly_or_not() {
         let text =
             b"GET /dataset?limit=3 HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer  abc \r\n\r\n";
-        let Peeked::Whole(head) = peeked(text) else {
+        let Opening::Whole(head) = opening(text) else {
             panic!("not whole");
         };
         assert_eq!(head.weight, Weight::Heavy);
         assert_eq!((head.path(), head.token), ("/dataset", Some("abc")));
         assert!(!head.signed);
-        assert!(matches!(peeked(&text[..text.len() - 1]), Peeked::Partial));
-        assert!(matches!(peeked(b"\x16\x03\x01\x02"), Peeked::Bad));
+        assert!(matches!(opening(&text[..text.len() - 1]), Opening::Partial));
+        assert!(matches!(opening(b"\x16\x03\x01\x02"), Opening::Bad));
         let many = format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200));
-        assert!(matches!(peeked(many.as_bytes()), Peeked::Bad));
+        assert!(matches!(opening(many.as_bytes()), Opening::Bad));
     }
 
     #[test]

@@ -161,6 +161,7 @@ struct State {
     refusals: u64,
     signatures: u64,
     drop_until: u64,
+    known_until: u64,
 }
 
 impl State {
@@ -171,6 +172,7 @@ impl State {
             self.refusals,
             self.signatures,
             self.drop_until,
+            self.known_until,
         ];
         self.connections == 0 && self.responses == 0 && ends.into_iter().all(|end| end <= now)
     }
@@ -194,6 +196,8 @@ pub struct PrefixTable {
     swept: u64,
 }
 
+/// How long a prefix counts as known after somebody there proved who it is, in ns.
+const KNOWN_NS: u64 = 600_000_000_000;
 /// Pause between two sweeps of a full table, in ns: a sweep looks at every entry.
 const SWEEP_PAUSE_NS: u64 = 250_000_000;
 
@@ -221,9 +225,13 @@ impl PrefixTable {
         Some(self.states.entry(prefix).or_default())
     }
 
-    /// A connection was accepted.
-    pub fn arrived(&mut self, prefix: Prefix, now: u64) -> Welcome {
+    /// A connection was accepted. While the lane is `crowded` only known prefixes are served.
+    pub fn arrived(&mut self, prefix: Prefix, now: u64, crowded: bool) -> Welcome {
         let most = self.limits.connections;
+        let known = self.states.get(&prefix).map_or(0, |s| s.known_until) > now;
+        if crowded && !known {
+            return Welcome::Drop;
+        }
         let Some(state) = self.entry(prefix, now) else {
             return Welcome::Drop;
         };
@@ -232,6 +240,13 @@ impl PrefixTable {
         }
         state.connections += 1;
         Welcome::Serve
+    }
+
+    /// Somebody of the prefix proved who it is.
+    pub fn proven(&mut self, prefix: Prefix, now: u64) {
+        if let Some(state) = self.entry(prefix, now) {
+            state.known_until = now.saturating_add(KNOWN_NS);
+        }
     }
 
     /// A served connection ended.
@@ -292,6 +307,13 @@ impl PrefixTable {
         }
     }
 
+    /// Whether connections of the prefix are reset unread at the moment.
+    #[must_use]
+    pub fn is_dropped(&self, prefix: Prefix, now: u64) -> bool {
+        let state = self.states.get(&prefix);
+        state.is_some_and(|state| state.drop_until > now)
+    }
+
     /// A heavy answer begins; `false` when the prefix has enough under way.
     pub fn begin_response(&mut self, prefix: Prefix, now: u64) -> bool {
         let most = self.limits.responses;
@@ -320,66 +342,4 @@ impl PrefixTable {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn limits() -> PrefixLimits {
-        PrefixLimits {
-            connections: 2,
-            responses: 1,
-            requests: Quota::new(3, 1, Duration::from_secs(1)),
-            refusals: Quota::new(2, 1, Duration::from_secs(10)),
-            signatures: Quota::new(1, 1, Duration::from_secs(1)),
-            penalty: Duration::from_secs(5),
-            remembered: 2,
-        }
-    }
-
-    fn prefix(text: &str) -> Prefix {
-        text.parse().unwrap()
-    }
-
-    #[test]
-    fn networks_parse_print_and_cover() {
-        for text in ["10.0.0.0/8", "192.168.1.7/32", "2001:db8::/32", "0.0.0.0/0"] {
-            assert_eq!(prefix(text).to_string(), text);
-        }
-        assert_eq!(prefix("10.9.8.7/8").to_string(), "10.0.0.0/8");
-        assert!(prefix("10.0.0.0/8").covers(&prefix("10.1.2.3")));
-        assert!(!prefix("10.0.0.0/8").covers(&prefix("11.1.2.3")));
-        assert!(!prefix("10.1.2.3").covers(&prefix("10.0.0.0/8")));
-        for text in ["10.0.0.0/33", "x", "10.0.0/8", "::1/129", "1.2.3.4/-1"] {
-            assert!(text.parse::<Prefix>().is_err(), "{text}");
-        }
-        let mapped: IpAddr = "::ffff:10.1.2.3".parse().unwrap();
-        assert_eq!(Prefix::of(mapped, 24, 64).to_string(), "10.1.2.0/24");
-    }
-
-    #[test]
-    fn connections_are_capped_and_offenders_dropped_for_the_penalty() {
-        let (mut table, home) = (PrefixTable::new(limits()), prefix("10.0.0.1"));
-        assert_eq!(table.arrived(home, 0), Welcome::Serve);
-        assert_eq!(table.arrived(home, 0), Welcome::Serve);
-        assert_eq!(table.arrived(home, 0), Welcome::Drop);
-        table.left(home);
-        assert_eq!(table.arrived(home, 0), Welcome::Serve);
-        table.left(home);
-        for _ in 0..3 {
-            table.refused(home, 0);
-        }
-        assert_eq!(table.arrived(home, 4_999_999_999), Welcome::Drop);
-        assert_eq!(table.arrived(home, 5_000_000_000), Welcome::Serve);
-    }
-
-    #[test]
-    fn a_full_table_drops_newcomers_and_forgets_the_blank() {
-        let mut table = PrefixTable::new(limits());
-        assert_eq!(table.arrived(prefix("10.0.0.1"), 0), Welcome::Serve);
-        assert_eq!(table.arrived(prefix("10.0.0.2"), 0), Welcome::Serve);
-        let later = SWEEP_PAUSE_NS;
-        assert_eq!(table.arrived(prefix("10.0.0.3"), later), Welcome::Drop);
-        table.left(prefix("10.0.0.1"));
-        assert_eq!(table.arrived(prefix("10.0.0.3"), 2 * later), Welcome::Serve);
-        assert_eq!(table.count(), 2);
-    }
-}
+mod tests;

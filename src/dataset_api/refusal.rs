@@ -148,6 +148,21 @@ impl Reason {
         self.parts().1
     }
 
+    /// Whether a client that keeps its connection may ask on it again, later.
+    #[must_use]
+    pub fn leaves_open(self) -> bool {
+        matches!(
+            self,
+            Self::SlowDown
+                | Self::Budget
+                | Self::TooManySignatures
+                | Self::Overload
+                | Self::VerifierBusy
+                | Self::Token
+                | Self::Signature
+        )
+    }
+
     /// Whether the client did something that it should stop doing.
     #[must_use]
     pub fn is_clients_fault(self) -> bool {
@@ -269,7 +284,6 @@ impl IntoResponse for Refusal {
         let problem = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, problem);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         if let Some(seconds) = self.retry_after_s {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

@@ -6,12 +6,13 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use serde_json::json;
 
+use super::lock;
 use super::shared::{read, write};
 use crate::dataset::object::{self, Listing, Object, lookup};
 use crate::dataset::rounds::{self, SignedRound};
@@ -193,6 +194,8 @@ pub struct Shelf {
     folder: PathBuf,
     view: RwLock<Arc<View>>,
     begun: Instant,
+    /// The body of `/v1/status` and the second that it was made in.
+    status: Mutex<(u64, Bytes)>,
 }
 
 impl Shelf {
@@ -203,6 +206,7 @@ impl Shelf {
             folder: folder.to_owned(),
             view: RwLock::default(),
             begun: Instant::now(),
+            status: Mutex::new((u64::MAX, Bytes::new())),
         };
         shelf.refresh();
         shelf
@@ -230,27 +234,38 @@ impl Shelf {
             return;
         }
         match View::load(&self.folder, &last) {
-            Ok(view) => *write(&self.view) = Arc::new(view),
+            Ok(view) => {
+                *write(&self.view) = Arc::new(view);
+                lock(&self.status).0 = u64::MAX;
+            }
             Err(error) => {
                 tracing::error!(%error, "the packs cannot be listed; offering the last ones")
             }
         }
     }
 
-    /// The body of `/v1/status`.
+    /// The body of `/v1/status`, made once a second.
     #[must_use]
-    pub fn status(&self) -> String {
+    pub fn status(&self) -> Bytes {
+        let uptime_s = self.begun.elapsed().as_secs();
+        let mut made = lock(&self.status);
+        if made.0 != uptime_s {
+            *made = (uptime_s, self.status_at(uptime_s));
+        }
+        made.1.clone()
+    }
+
+    fn status_at(&self, uptime_s: u64) -> Bytes {
         let view = self.view();
         let round = view.rounds.first().map(|round| round.number);
-        json!({
+        json_bytes(&json!({
             "service": "dataset-api",
             "version": env!("CARGO_PKG_VERSION"),
             "packs": view.packs,
             "newest": view.newest,
             "round": round,
-            "uptime_s": self.begun.elapsed().as_secs(),
-        })
-        .to_string()
+            "uptime_s": uptime_s,
+        }))
     }
 }
 

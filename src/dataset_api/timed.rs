@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
@@ -22,6 +23,7 @@ pub struct Progress {
 #[derive(Debug)]
 pub struct Timed {
     stream: TcpStream,
+    before: Bytes,
     progress: Progress,
     begun: Option<Instant>,
     written: u64,
@@ -29,11 +31,12 @@ pub struct Timed {
 }
 
 impl Timed {
-    /// Watches over `stream`.
+    /// Watches over `stream`; `before` was taken from it already and is read first.
     #[must_use]
-    pub fn new(stream: TcpStream, progress: Progress) -> Self {
+    pub fn new(stream: TcpStream, before: Bytes, progress: Progress) -> Self {
         Self {
             stream,
+            before,
             progress,
             begun: None,
             written: 0,
@@ -80,6 +83,12 @@ impl AsyncRead for Timed {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.before.is_empty() {
+            let length = self.before.len().min(buffer.remaining());
+            buffer.put_slice(&self.before[..length]);
+            self.before.advance(length);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if read.is_ready() && buffer.filled().len() > before {

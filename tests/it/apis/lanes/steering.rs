@@ -204,3 +204,31 @@ async fn the_origins_client_gets_data_it_can_use() {
         String::from_utf8_lossy(&out.stderr)
     );
 }
+
+/// One request and its answer, lower case.
+fn ask(stream: &mut TcpStream, path: &str, head: &str) -> String {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{head}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut bytes = [0; 4096];
+    let read = stream.read(&mut bytes).unwrap();
+    String::from_utf8_lossy(&bytes[..read]).to_ascii_lowercase()
+}
+
+#[test]
+fn a_refusal_ends_a_new_connection_and_leaves_a_served_one_open() {
+    let folder = folder_with_round();
+    let server = Server::start(&config(folder.path(), free_port()));
+    let bogus = "authorization: Bearer assay_AAAA\r\n";
+    let mut new = TcpStream::connect(server.public).unwrap();
+    let refused = ask(&mut new, "/dataset", bogus);
+    assert!(refused.starts_with("http/1.1 401"), "{refused}");
+    assert!(refused.contains("connection: close"), "{refused}");
+    assert_eq!(new.read(&mut [0; 16]).unwrap(), 0, "it is closed");
+
+    let mut kept = TcpStream::connect(server.public).unwrap();
+    assert!(ask(&mut kept, "/healthz", "").starts_with("http/1.1 200"));
+    let refused = ask(&mut kept, "/dataset", bogus);
+    assert!(refused.starts_with("http/1.1 401"), "{refused}");
+    assert!(!refused.contains("connection: close"), "{refused}");
+    assert!(ask(&mut kept, "/healthz", "").starts_with("http/1.1 200"));
+}
