@@ -12,7 +12,7 @@ mod process;
 #[path = "dataset/server.rs"]
 mod server;
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read as _, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::header;
 use bytes::Bytes;
-use load::{TRUSTED, connect, fetch};
+use load::{TRUSTED, connect, fetch, read_answer};
 use server::Server;
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -133,34 +133,13 @@ fn keep_asking(at: SocketAddr, request: &str, begun: Instant) -> Outcome<u32> {
     let (mut buffer, mut served) = (vec![0; 256 * 1024], 0);
     while begun.elapsed() < SMALL {
         stream.write_all(request.as_bytes())?;
-        read_answer(&mut stream, &mut buffer)?;
+        let status = read_answer(&mut stream, &mut buffer)?;
+        if status != 200 {
+            return Err("not served".into());
+        }
         served += 1;
     }
     Ok(served)
-}
-
-/// Reads one answer whose head comes in one piece.
-fn read_answer(stream: &mut impl Read, buffer: &mut [u8]) -> Outcome<()> {
-    let mut read = stream.read(buffer)?;
-    let head = buffer[..read].windows(4).position(|w| w == b"\r\n\r\n");
-    let end = head.ok_or("no whole head")? + 4;
-    let text = std::str::from_utf8(&buffer[..end])?.to_ascii_lowercase();
-    if !text.starts_with("http/1.1 200") {
-        return Err(text.into());
-    }
-    let length = text
-        .lines()
-        .find_map(|l| l.strip_prefix("content-length: "));
-    let length: usize = length.ok_or("no length")?.parse()?;
-    let mut left = (end + length).saturating_sub(read);
-    while left > 0 {
-        read = stream.read(buffer)?;
-        if read == 0 {
-            return Err("cut short".into());
-        }
-        left = left.saturating_sub(read);
-    }
-    Ok(())
 }
 
 fn body_of(at: SocketAddr, path: &str) -> Outcome<String> {

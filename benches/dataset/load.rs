@@ -24,10 +24,18 @@ pub(crate) fn connect(source: IpAddr, to: SocketAddr) -> Outcome<TcpStream> {
 
 /// A request on a new connection, as the origin's client makes it; the length of the answer.
 pub(crate) fn fetch(at: SocketAddr, path: &str, encoding: &str) -> Outcome<usize> {
-    let mut stream = connect(TRUSTED, at)?;
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nhost: a\r\naccept-encoding: {encoding}\r\nconnection: close\r\n\r\n"
-    );
+    fetch_from(
+        TRUSTED,
+        at,
+        path,
+        &format!("accept-encoding: {encoding}\r\n"),
+    )
+}
+
+/// The same from another address, with header lines of its own.
+pub(crate) fn fetch_from(source: IpAddr, at: SocketAddr, path: &str, head: &str) -> Outcome<usize> {
+    let mut stream = connect(source, at)?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: a\r\n{head}connection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let (mut buffer, mut length) = (vec![0; 256 * 1024], 0);
     loop {
@@ -42,18 +50,49 @@ pub(crate) fn fetch(at: SocketAddr, path: &str, encoding: &str) -> Outcome<usize
     }
 }
 
+/// Reads one answer whose head comes in one piece, and gives its status.
+pub(crate) fn read_answer(stream: &mut impl Read, buffer: &mut [u8]) -> Outcome<u16> {
+    let mut read = stream.read(buffer)?;
+    let head = buffer[..read].windows(4).position(|w| w == b"\r\n\r\n");
+    let end = head.ok_or("no whole head")? + 4;
+    let text = std::str::from_utf8(&buffer[..end])?.to_ascii_lowercase();
+    let status = text.strip_prefix("http/1.1 ").and_then(|t| t.get(..3));
+    let status = status.ok_or("no status")?.parse()?;
+    let length = text
+        .lines()
+        .find_map(|l| l.strip_prefix("content-length: "));
+    let length: usize = length.ok_or("no length")?.parse()?;
+    let mut left = (end + length).saturating_sub(read);
+    while left > 0 {
+        read = stream.read(buffer)?;
+        if read == 0 {
+            return Err("cut short".into());
+        }
+        left = left.saturating_sub(read);
+    }
+    Ok(status)
+}
+
 /// Requests and how long each served one took.
 #[derive(Default)]
 pub(crate) struct Times {
     pub(crate) asked: usize,
     pub(crate) served: Vec<Duration>,
+    /// Served when asked again, with the time from the first try.
+    pub(crate) again: Vec<Duration>,
 }
 
 impl Times {
     /// Asks `per_s` times a second for `length`, one request after another.
-    pub(crate) fn of(
+    pub(crate) fn of(length: Duration, per_s: u32, ask: impl FnMut() -> Outcome<usize>) -> Self {
+        Self::patient(length, per_s, Duration::ZERO, ask)
+    }
+
+    /// The same; what fails is asked again every 100 ms for at most `patience`.
+    pub(crate) fn patient(
         length: Duration,
         per_s: u32,
+        patience: Duration,
         mut ask: impl FnMut() -> Outcome<usize>,
     ) -> Self {
         let (begun, mut times) = (Instant::now(), Self::default());
@@ -65,9 +104,18 @@ impl Times {
             times.asked += 1;
             if ask().is_ok() {
                 times.served.push(one.elapsed());
+                continue;
+            }
+            while one.elapsed() < patience {
+                std::thread::sleep(Duration::from_millis(100));
+                if ask().is_ok() {
+                    times.again.push(one.elapsed());
+                    break;
+                }
             }
         }
         times.served.sort();
+        times.again.sort();
         times
     }
 
@@ -86,10 +134,16 @@ impl Times {
         let ratio = base.map_or(String::new(), |b| {
             format!(", p99 {:.2} x unloaded", p99 / b.at(99))
         });
+        let again = self.again.last().map_or(String::new(), |longest| {
+            format!(
+                ", {} more when asked again (within {} ms)",
+                self.again.len(),
+                longest.as_millis()
+            )
+        });
+        let (served, asked) = (self.served.len(), self.asked);
         format!(
-            "{name}: {} of {} served, p50 {p50:.1} ms, p99 {p99:.1} ms{ratio}",
-            self.served.len(),
-            self.asked
+            "{name}: {served} of {asked} served{again}, p50 {p50:.1} ms, p99 {p99:.1} ms{ratio}"
         )
     }
 }

@@ -124,6 +124,7 @@ impl Neighbours {
         Times {
             asked: served.len(),
             served,
+            ..Times::default()
         }
     }
 }

@@ -137,6 +137,11 @@ fn start(folder: &Path) -> Outcome<Child> {
 impl Server {
     /// Builds a list of `half` fresh and `half` older conversations, and serves it.
     pub(crate) fn start(half: usize) -> Outcome<Self> {
+        Self::start_with(half, "")
+    }
+
+    /// The same with further lines of configuration.
+    pub(crate) fn start_with(half: usize, more: &str) -> Outcome<Self> {
         let folder = tempfile::tempdir()?;
         build(folder.path(), half)?;
         let (public, protected, admin) = (free()?, free()?, free()?);
@@ -144,7 +149,7 @@ impl Server {
             "[dataset_api]\nlisten = \"{public}\"\npacks = \"packs\"\nstate = \"state\"\nadmin = \"{admin}\"\nhotkey = \"{}\"\n\
              [dataset_api.protected]\nlisten = \"{protected}\"\ntrusted = [\"127.0.0.9/32\", \"127.0.0.1/32\"]\n\
              [dataset_api.budgets]\nscorer = {{ burst = 1000000, per_hour = 1000000 }}\n\
-             [[dataset_api.group]]\nname = \"sn11\"\nnetuid = 11\n[[dataset_api.group]]\nname = \"sn58\"\nnetuid = 58\n",
+             [[dataset_api.group]]\nname = \"sn11\"\nnetuid = 11\n[[dataset_api.group]]\nname = \"sn58\"\nnetuid = 58\n{more}",
             hotkey(RECEIVER)
         );
         std::fs::write(config(folder.path()), text)?;
@@ -166,6 +171,19 @@ impl Server {
         self.child.wait()?;
         self.started = Instant::now();
         self.child = start(self.folder.path())?;
+        Ok(())
+    }
+
+    /// Says where it is, for looking at it by hand, and serves until standard input ends.
+    #[expect(clippy::print_stdout, reason = "it says where the server is")]
+    pub(crate) fn hold(&self) -> Outcome<()> {
+        let config = config(self.folder.path());
+        println!("public http://{}", self.public);
+        println!("protected http://{}", self.protected);
+        println!("operator's http://{}", self.admin);
+        println!("receiver {}", hotkey(RECEIVER));
+        println!("configuration {}", config.display());
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink())?;
         Ok(())
     }
 

@@ -1,13 +1,13 @@
 //! An abusive group as a process of its own: this program again.
 //!
-//! It runs at the public lane's niceness: abusers sit on other machines and do not take the
-//! server's processor, other than by what they send.
+//! It runs at niceness 19: abusers sit on other machines and do not take the server's processor,
+//! other than by what they send.
 
 #![allow(dead_code, reason = "each benchmark uses its part of it")]
 
 use std::collections::VecDeque;
-use std::io::Write;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::load::connect;
 
 /// Connections kept open at the same time.
 const HELD: usize = 200;
-const NICE: i32 = 10;
+pub(crate) const NICE: i32 = 19;
 
 /// Offers connections, one request each, and takes what comes: a client that is refused or reset
 /// tries again at once, so retries are part of the rate.
@@ -34,6 +34,8 @@ pub(crate) struct Storm {
     pub(crate) length: Duration,
     /// Header lines of each request.
     pub(crate) head: String,
+    /// One connection per network, kept as long as the server keeps it, instead of one per request.
+    pub(crate) kept: bool,
 }
 
 impl Storm {
@@ -53,6 +55,7 @@ impl Storm {
             networks,
             length,
             head: head.to_owned(),
+            kept: false,
         }
     }
 
@@ -87,6 +90,10 @@ impl Storm {
     pub(crate) fn rage(&self) -> Outcome<()> {
         rustix::process::setpriority_process(None, NICE)?;
         let request = format!("GET /dataset HTTP/1.1\r\nhost: a\r\n{}\r\n", self.head);
+        let mut kept = Vec::new();
+        for network in 0..if self.kept { self.networks } else { 0 } {
+            kept.push(self.greeted(network)?);
+        }
         let (begun, mut open) = (Instant::now(), VecDeque::new());
         let (mut offered, mut due) = (0u32, Duration::ZERO);
         while begun.elapsed() < self.length {
@@ -94,8 +101,11 @@ impl Storm {
             due += Duration::from_secs_f64(1.0 / self.rate(due));
             let network = offered % self.networks;
             offered += 1;
-            let (high, low) = (u8::try_from(network / 250)?, u8::try_from(network % 250)?);
-            if let Ok(mut stream) = connect([127, self.home, high, low + 1].into(), self.to) {
+            if self.kept {
+                self.ask_again(&mut kept, network, request.as_bytes())?;
+                continue;
+            }
+            if let Ok(mut stream) = connect(self.source(network)?, self.to) {
                 let _ = stream.write_all(request.as_bytes());
                 open.push_back(stream);
             }
@@ -104,6 +114,41 @@ impl Storm {
             }
         }
         println!("{}", f64::from(offered) / begun.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn source(&self, network: u32) -> Outcome<std::net::IpAddr> {
+        let (high, low) = (u8::try_from(network / 250)?, u8::try_from(network % 250)?);
+        Ok([127, self.home, high, low + 1].into())
+    }
+
+    /// A connection that was served once, and so is kept.
+    fn greeted(&self, network: u32) -> Outcome<Option<TcpStream>> {
+        let Ok(mut stream) = connect(self.source(network)?, self.to) else {
+            return Ok(None);
+        };
+        let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: a\r\n\r\n");
+        if asked.is_err() || stream.read(&mut [0; 1024]).unwrap_or(0) == 0 {
+            return Ok(None);
+        }
+        stream.set_nonblocking(true)?;
+        Ok(Some(stream))
+    }
+
+    fn ask_again(
+        &self,
+        kept: &mut [Option<TcpStream>],
+        network: u32,
+        request: &[u8],
+    ) -> Outcome<()> {
+        let place = usize::try_from(network)?;
+        let ask = |stream: &mut TcpStream| {
+            let closed = matches!(stream.read(&mut [0; 4096]), Ok(0));
+            !closed && stream.write_all(request).is_ok()
+        };
+        if !kept[place].as_mut().is_some_and(ask) {
+            kept[place] = self.greeted(network)?;
+        }
         Ok(())
     }
 }
