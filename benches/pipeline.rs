@@ -16,6 +16,7 @@
 use assay::bittensor::{BlockNumber, Hotkey};
 use assay::incentive::{Rejection, RejectionCode};
 use assay::service::Artifacts;
+use assay::service::metrics::Usage;
 use assay::service::room::Room;
 use assay::service::stage::{self, Work};
 use assay::shutdown::Shutdown;
@@ -205,7 +206,8 @@ async fn ours(steps: Vec<Steps>, outage: Outage) -> (f64, f64) {
             let worker = WorkerId(format!("{stage}-{n}"));
             let world = Arc::clone(&world);
             let work = Timed { stage, world };
-            loops.spawn(stage::run(store.clone(), worker, work, stop.clone()));
+            let usage = Usage::default();
+            loops.spawn(stage::run(store.clone(), worker, work, usage, stop.clone()));
         }
     }
     let mut changes = store.queue_changes();

@@ -15,6 +15,7 @@ pub mod intake;
 pub mod janitor;
 pub mod judging;
 pub mod leaders;
+pub mod metrics;
 pub mod packs;
 pub mod room;
 pub mod round_lists;

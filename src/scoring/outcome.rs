@@ -58,6 +58,9 @@ pub struct Attempt {
     pub memory_raised: bool,
 }
 
+/// Exit after SIGXFSZ: a file grew to the limit before the watchdog looked.
+const FILE_TOO_LARGE: i64 = 128 + 25;
+
 /// Maps evidence to its outcome.
 #[must_use]
 pub fn classify(
@@ -158,6 +161,7 @@ fn without_result(missing: &NoReport, finished: &Finished, attempt: Attempt) -> 
             "CRASHED",
             &format!("the scorer crashed in native code (exit {code})"),
         ),
+        (NoReport::Missing, Some(FILE_TOO_LARGE)) => from_kill(Kill::Quota),
         (NoReport::Missing, Some(code @ 125..=127)) => fault(
             Party::Engine,
             "ENGINE_START",

@@ -1,5 +1,6 @@
 //! One worker of one stage: lease, work under a heartbeat, record.
 
+use super::metrics::{Doing, Usage};
 use crate::bittensor::BlockNumber;
 use crate::clock::now_ms;
 use crate::shutdown::Shutdown;
@@ -40,7 +41,8 @@ pub trait Work: Send + Sync {
     fn work<'a>(&'a self, lease: &'a Lease, stop: &'a Shutdown) -> BoxFuture<'a, Option<Outcome>>;
 }
 
-/// Runs one worker until shutdown. The work in hand is handed back at shutdown.
+/// Runs one worker until shutdown. The work in hand is handed back at shutdown. `usage` learns how its
+/// time passes.
 ///
 /// # Errors
 /// [`StoreError`] other than a lost lease: without its store the node must end.
@@ -48,15 +50,17 @@ pub async fn run(
     store: Store,
     worker: WorkerId,
     work: impl Work,
+    usage: Usage,
     shutdown: Shutdown,
 ) -> Result<(), StoreError> {
     store.abandon_leases(&worker, now_ms()).await?;
     let mut changes = store.queue_changes();
     while !shutdown.is_triggered() {
-        let lease = match work.committed_before() {
-            None => None,
-            Some(_) if !work.ready(&shutdown).await => None,
-            Some(committed_before) => {
+        usage.enter(Doing::Held);
+        let committed_before = work.committed_before();
+        let ready = committed_before.is_some() && work.ready(&shutdown).await;
+        let lease = match committed_before {
+            Some(committed_before) if ready => {
                 let ask = Ask {
                     stage: work.stage(),
                     worker: worker.clone(),
@@ -67,19 +71,25 @@ pub async fn run(
                 };
                 store.lease(ask).await?
             }
+            _ => None,
         };
-        match lease {
-            Some(lease) => match attend(&store, &work, &lease, &shutdown).await {
+        if let Some(lease) = lease {
+            usage.enter(Doing::Busy);
+            match attend(&store, &work, &lease, &shutdown).await {
                 Err(StoreError::LeaseLost(_)) => {
                     tracing::warn!(submission = %lease.submission.id, "lease lost, work dropped");
                 }
                 other => other?,
-            },
-            None => tokio::select! {
-                () = shutdown.signalled() => {}
-                _ = changes.changed() => {}
-                () = tokio::time::sleep(IDLE) => {}
-            },
+            }
+            continue;
+        }
+        if ready {
+            usage.enter(Doing::Idle);
+        }
+        tokio::select! {
+            () = shutdown.signalled() => {}
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(IDLE) => {}
         }
     }
     Ok(())

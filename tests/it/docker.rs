@@ -121,6 +121,9 @@ async fn a_container_is_sealed() {
                 "{line:?} is not in\n{seen}"
             );
         }
+        // The folder's sum is the watchdog's; one file cannot outgrow it between two looks.
+        let file = seen.lines().find(|l| l.starts_with("Max file size"));
+        assert!(file.is_some_and(|l| !l.contains("unlimited")), "{seen}");
         assert_eq!(case.containers().await, 0);
         job.remove().unwrap();
     })
@@ -274,7 +277,6 @@ async fn deadlines_and_stalls_end_a_container() {
                 Kill::Stall(Some(Stage::Generate)),
             ),
             ("silent", stall, Kill::Stall(None)),
-            ("flood", probe::patient(), Kill::Quota),
         ] {
             let (job, finished) = case.run(what, limits).await;
             let finished = finished.unwrap();
@@ -289,6 +291,24 @@ async fn deadlines_and_stalls_end_a_container() {
             );
             assert_eq!(case.containers().await, 0, "{what}");
         }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_flooded_out_folder_ends_the_scorer() {
+    with_engine("flood", async |case| {
+        let (job, finished) = case.run("flood", probe::patient()).await;
+        let finished = finished.unwrap();
+        // Whichever comes first: the watchdog's look, or the limit of a single file (SIGXFSZ).
+        let looked = finished.killed == Some(Kill::Quota);
+        assert!(looked || finished.exit == Some(128 + 25), "{finished:?}");
+        let ended = outcome(&job, &finished);
+        assert!(
+            matches!(&ended, Outcome::Fault(fault) if fault.code == "OUT_QUOTA"),
+            "{ended:?}"
+        );
+        assert_eq!(case.containers().await, 0);
     })
     .await;
 }

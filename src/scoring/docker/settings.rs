@@ -2,6 +2,7 @@
 
 use super::super::job::{JobPath, PreparedJob};
 use super::super::runner::{ENVIRONMENT, GRACE};
+use super::super::watchdog::OUT_BYTES_MAX;
 use bollard::models::{
     ContainerCreateBody, DeviceRequest, HostConfig, HostConfigLogConfig, Mount, MountBindOptions,
     MountBindOptionsPropagationEnum, MountType, ResourcesUlimits, RestartPolicy,
@@ -99,11 +100,7 @@ fn host_config(job: &PreparedJob, resources: &Resources) -> HostConfig {
         memory_swap: Some(memory),
         nano_cpus: Some(i64::from(resources.cpu_millis) * 1_000_000),
         shm_size: Some(signed(resources.shm_bytes)),
-        ulimits: Some(vec![ResourcesUlimits {
-            name: Some("core".to_owned()),
-            soft: Some(0),
-            hard: Some(0),
-        }]),
+        ulimits: Some(ulimits(resources)),
         tmpfs: Some(HashMap::from([(
             "/tmp".to_owned(),
             // Engines compile kernels there and load them.
@@ -128,6 +125,19 @@ fn host_config(job: &PreparedJob, resources: &Resources) -> HostConfig {
         device_requests: devices(&resources.gpus),
         ..HostConfig::default()
     }
+}
+
+/// No core dumps. No file larger than what `/out` may hold, or `/tmp` where that is more: the watchdog sees
+/// the folder's sum only at its next look.
+fn ulimits(resources: &Resources) -> Vec<ResourcesUlimits> {
+    let fsize = signed(OUT_BYTES_MAX.max(resources.tmp_bytes));
+    [("core", 0), ("fsize", fsize)]
+        .map(|(name, limit)| ResourcesUlimits {
+            name: Some(name.to_owned()),
+            soft: Some(limit),
+            hard: Some(limit),
+        })
+        .into()
 }
 
 /// Mounts, never binds: the engine makes a missing source of a bind as an empty folder and starts,

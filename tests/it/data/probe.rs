@@ -95,7 +95,9 @@ fn look(root: &Path, out: &Path) {
     });
     lines.push(format!("links {}", links.unwrap_or_default()));
     let limits = fs::read_to_string("/proc/self/limits").unwrap();
-    let core = limits.lines().find(|line| line.starts_with("Max core")).unwrap();
-    lines.push(core.split_whitespace().collect::<Vec<_>>().join(" "));
+    for limit in ["Max core", "Max file size"] {
+        let line = limits.lines().find(|line| line.starts_with(limit)).unwrap();
+        lines.push(line.split_whitespace().collect::<Vec<_>>().join(" "));
+    }
     fs::write(out.join("look.txt"), lines.join("\n")).unwrap();
 }

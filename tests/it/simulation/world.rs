@@ -34,7 +34,7 @@ const BLOCK: Duration = Duration::from_millis(200);
 /// Tempo of the simulated subnet; its epochs are one block longer (spec 365).
 const TEMPO: u64 = 29;
 /// A block that came this much late tells of a starved host: the run's promises of that epoch are off.
-const LATE: Duration = Duration::from_millis(125);
+const LATE: Duration = Duration::from_millis(50);
 /// The healthy third, ten of 30 blocks, counted as blocks of the head before the epoch: it lies in the
 /// weights window as a node sees it that reads two blocks behind. A real third is twelve times as many
 /// blocks: who waits out a silence or a rest here has little time left.
@@ -385,10 +385,11 @@ impl Run {
         let plan = self.plan();
         let mut starved = false;
         let began = self.chain.head().number;
+        let mut sealed = Instant::now();
         loop {
-            let before = Instant::now();
-            tokio::time::sleep(BLOCK).await;
-            starved |= before.elapsed() > BLOCK + LATE;
+            tokio::time::sleep_until((sealed + BLOCK).into()).await;
+            starved |= sealed.elapsed() > BLOCK + LATE;
+            sealed = Instant::now();
             let next = left(self.chain.head().number);
             tracing::debug!(head = %self.chain.head().number, left = next, plan.healthy, "block");
             self.weather(&plan, next);
