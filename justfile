@@ -32,6 +32,10 @@ test-scorer:
     cargo build --workspace --bin scorer-cpu
     target/venv-scorer/bin/python -m pytest docker/scorer
 
+# The engine hf on this host's GPU: the ladder, and load, prefill and decode rates of a large model
+gpu-test:
+    target/venv-scorer/bin/python -m pytest -q docker/scorer/tests/test_gpu.py
+
 # The Python scorer's image for CPU hosts; prints its id
 image-cpu:
     docker/scorer/image-cpu.sh
