@@ -31,6 +31,10 @@ def selftest(engine: str, gpu: bool) -> None:
 
 def _logits(place: str) -> list[float]:
     import torch
+
+    from .engines import accelerator
+
+    accelerator.answer_none()
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(

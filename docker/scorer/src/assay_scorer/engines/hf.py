@@ -10,10 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-import transformers
 
-from ..failure import Failure
-from . import Bounds, Scored, device
+from . import accelerator
+
+accelerator.answer_none()
+import transformers  # noqa: E402, it asks torch for its accelerator while it is imported
+
+from ..failure import Failure  # noqa: E402
+from . import Bounds, Scored, device  # noqa: E402
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
