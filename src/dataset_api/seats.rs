@@ -117,6 +117,16 @@ impl Bandwidth {
         }
     }
 
+    /// Most bytes to hand on at once: everything where nothing is bounded, so that one write takes what
+    /// the socket has room for.
+    fn slice(&self) -> usize {
+        if self.ns_per_mib == 0 {
+            usize::MAX
+        } else {
+            CHUNK
+        }
+    }
+
     /// Books `bytes` and says when they may go; `None` for at once. A tenth of a second of the
     /// line may be used ahead.
     pub(super) fn book(&self, bytes: usize) -> Option<Instant> {
@@ -181,8 +191,9 @@ impl Paced {
         while self.parts.front().is_some_and(Bytes::is_empty) {
             self.parts.pop_front();
         }
+        let slice = self.bandwidth.slice();
         let front = self.parts.front_mut()?;
-        let chunk = front.split_to(front.len().min(CHUNK));
+        let chunk = front.split_to(front.len().min(slice));
         self.left -= u64::try_from(chunk.len()).unwrap_or(0);
         Some(chunk)
     }
@@ -197,7 +208,8 @@ impl Body for Paced {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         if !self.booked && self.left > 0 {
-            let size = self.parts.front().map_or(0, |part| part.len().min(CHUNK));
+            let slice = self.bandwidth.slice();
+            let size = self.parts.front().map_or(0, |part| part.len().min(slice));
             self.sleep = self
                 .bandwidth
                 .book(size)
