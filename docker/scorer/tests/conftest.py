@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -20,6 +21,13 @@ ROOT = Path(__file__).resolve().parents[3]
 LADDER = ROOT / "docker/scorer-cpu/ladder"
 SCHEMAS = ROOT / "docker/protocol/schemas"
 NONCE = "5a" * 32
+# One GiB of cache: vLLM would take most of the memory of a host that has no GPU.
+ENV = {
+    "PATH": os.environ["PATH"],
+    "PYTHONPATH": str(ROOT / "docker/scorer/src"),
+    "OMP_NUM_THREADS": "1",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+}
 
 
 def sha256(data: bytes) -> str:
@@ -36,6 +44,11 @@ def rust_scorer() -> Path | None:
 def command(scorer: str) -> list[str]:
     if scorer in ("hf", "hf-process"):
         return [sys.executable, "-m", "assay_scorer", "--engine", "hf"]
+    if scorer == "vllm":
+        if importlib.util.find_spec("vllm") is None:
+            warnings.warn("SKIPPED: vLLM is not installed (tests/vllm_cpu.py)", stacklevel=1)
+            pytest.skip("vLLM is not installed")
+        return [sys.executable, "-m", "assay_scorer", "--engine", "vllm"]
     path = rust_scorer()
     if path is None:
         warnings.warn("SKIPPED: the CPU scorer is not built (cargo build -p assay-scorer-cpu)", stacklevel=1)
@@ -109,7 +122,7 @@ class Case:
 
     def start(self, scorer: str) -> tuple[int, str]:
         """Runs a scorer on the folder as it is: `hf` in this process, because importing torch costs
-        seconds; `hf-process` and `cpu` as the node starts them."""
+        seconds; `hf-process`, `vllm` and `cpu` as the node starts them."""
         if scorer == "hf":
             from assay_scorer.run import run
 
@@ -117,11 +130,7 @@ class Case:
             with contextlib.redirect_stderr(told):
                 return run(self.root, "hf"), told.getvalue()
         ended = subprocess.run(
-            [*command(scorer), "run", "--root", str(self.root)],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT / "docker/scorer/src"), "OMP_NUM_THREADS": "1"},
+            [*command(scorer), "run", "--root", str(self.root)], capture_output=True, text=True, timeout=300, env=ENV
         )
         return ended.returncode, ended.stderr
 
@@ -173,9 +182,9 @@ def tensor_digest(path: Path) -> str:
     return f"sha256:{whole.hexdigest()}"
 
 
-@pytest.fixture(params=["hf", "cpu"])
+@pytest.fixture(params=["hf", "vllm", "cpu"])
 def scorer(request: pytest.FixtureRequest) -> str:
-    """Each conformance test runs against both scorers."""
+    """Each conformance test runs against both engines and the Rust scorer."""
     command(request.param)
     return request.param
 

@@ -1,16 +1,17 @@
-"""What every scorer of the protocol must do alike. Each test runs on the Python scorer (engine hf,
-CPU, float32) and on the Rust scorer."""
+"""What every scorer of the protocol must do alike. Each test runs on the Python scorer (engines hf and
+vllm, CPU, float32) and on the Rust scorer."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import json
+import struct
 
 import jsonschema
 import pytest
 
-from conftest import NONCE, SCHEMAS, Case, sha256
+from conftest import NONCE, SCHEMAS, Case, command, sha256
 
 # Two implementations of float32 arithmetic: log-probabilities in nats and their sums.
 NLL_TOLERANCE = 2e-3
@@ -48,13 +49,15 @@ def test_a_good_job_gives_the_golden_replies_and_a_whole_proof(case: Case, score
     assert [p["stage"] for p in ended.progress][0] == "verify" and ended.progress[-1]["stage"] == "write"
 
 
-def test_both_scorers_give_the_same_tokens_canary_and_likelihood(case: Case) -> None:
+@pytest.mark.parametrize("other", ["vllm", "cpu"])
+def test_all_scorers_give_the_same_tokens_canary_and_likelihood(case: Case, other: str) -> None:
+    command(other)
     job = case.job(("generate", "likelihood"))
-    hf, cpu = case.run("hf", job), case.run("cpu", job)
-    assert hf.exit == 0 and cpu.exit == 0, hf.stderr + cpu.stderr
-    assert hf.replies == cpu.replies
-    assert hf.result["proof"]["canary"] == cpu.result["proof"]["canary"]
-    for ours, theirs in zip(hf.likelihood, cpu.likelihood, strict=True):
+    hf, ended = case.run("hf", job), case.run(other, job)
+    assert hf.exit == 0 and ended.exit == 0, hf.stderr + ended.stderr
+    assert hf.replies == ended.replies
+    assert hf.result["proof"]["canary"] == ended.result["proof"]["canary"]
+    for ours, theirs in zip(hf.likelihood, ended.likelihood, strict=True):
         assert (ours["id"], ours["tokens"], ours["bytes"]) == (theirs["id"], theirs["tokens"], theirs["bytes"])
         for key in ("nll", "entropy"):
             assert ours[key] == pytest.approx(theirs[key], abs=NLL_TOLERANCE), key
@@ -90,6 +93,24 @@ def test_a_long_prompt_keeps_its_end(case: Case, scorer: str) -> None:
     case.samples[0]["prompt"] = "<|im_start|>user\nwords " * 400 + case.samples[0]["prompt"]
     ended = case.run(scorer, case.job())
     assert ended.replies[0]["prompt_tokens"] == 512 > whole["prompt_tokens"]
+
+
+def test_nan_weights_end_as_the_models_fault(case: Case, scorer: str) -> None:
+    path = case.root / "model/model.safetensors"
+    data = bytearray(path.read_bytes())
+    length = struct.unpack("<Q", data[:8])[0]
+    entry = json.loads(data[8 : 8 + length])["model.norm.weight"]
+    at = 8 + length + entry["data_offsets"][0]
+    data[at : at + 2] = b"\xc0\x7f"
+    path.write_bytes(data)
+    ended = case.run(scorer, case.job())
+    assert (ended.exit, ended.code) == (10, "E_NONFINITE")
+
+
+def test_generation_config_of_the_model_has_no_effect(case: Case, scorer: str) -> None:
+    plain = case.run(scorer, case.job()).replies
+    case.write("generation_config.json", json.dumps({"do_sample": True, "temperature": 9.0, "max_new_tokens": 1, "eos_token_id": 5}))
+    assert case.run(scorer, case.job()).replies == plain
 
 
 def break_size(case: Case, job: dict) -> dict:

@@ -3,7 +3,8 @@
 The engine runs in this process (`VLLM_ENABLE_V1_MULTIPROCESSING=0`), so that weights can be read
 back for the canary and one process is all that has to be ended. It never sees the model's tokenizer:
 token ids go in and out. Prefix caching is off, because a cached prefix once gave stale prompt
-log-probabilities; batch invariance is vLLM's own mode (`VLLM_BATCH_INVARIANT=1`)."""
+log-probabilities; batch invariance is vLLM's own mode (`VLLM_BATCH_INVARIANT=1`), whose kernels need
+a GPU. vLLM's build for CPUs does the same jobs eagerly, in float32: that is how the tests run it."""
 
 from __future__ import annotations
 
@@ -12,15 +13,45 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-os.environ.setdefault("VLLM_BATCH_INVARIANT", "1")
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-
 import torch
+
+GPU = torch.cuda.is_available()
+os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+if GPU:
+    os.environ.setdefault("VLLM_BATCH_INVARIANT", "1")
+
 import vllm
+import vllm._custom_ops
+from vllm.distributed import get_tensor_model_parallel_rank, get_tensor_model_parallel_world_size
+
+if not GPU:
+    # oneDNN packs the weights away; the canary must be able to read them.
+    vllm._custom_ops._supports_onednn = False
 
 from ..failure import Failure
 from . import Bounds, Scored, device
+
+
+class Shard:
+    """What vLLM's worker of each GPU is given beside its own methods."""
+
+    def held(self, tensor: str, positions: list[int]) -> dict[int, float]:
+        """The values that this worker holds of a canary tensor, by their index in `positions`, which are
+        those of the whole tensor, row by row. Tensor parallelism cuts the embedding by rows, the
+        projections by columns, and leaves the norm whole."""
+        weight = self.get_model().get_parameter(tensor).detach()
+        rank, size = get_tensor_model_parallel_rank(), get_tensor_model_parallel_world_size()
+        at = torch.tensor(positions, device=weight.device)
+        index = torch.arange(len(positions), device=weight.device)
+        if weight.ndim == 2 and size > 1:
+            cut = 0 if tensor == "model.embed_tokens.weight" else 1
+            columns = weight.shape[1] * (size if cut else 1)
+            where = [at // columns, at % columns]
+            here = where[cut] // weight.shape[cut] == rank
+            where[cut] = where[cut] - rank * weight.shape[cut]
+            at, index = (where[0] * weight.shape[1] + where[1])[here], index[here]
+        return dict(zip(index.tolist(), weight.reshape(-1)[at].float().tolist(), strict=True))
 
 
 class VllmEngine:
@@ -29,7 +60,7 @@ class VllmEngine:
     def __init__(self, job: dict, model: Path, bounds: Bounds, beat) -> None:
         self.device = device.describe()
         self.name = f"vllm {vllm.__version__} torch {torch.__version__}"
-        self.batch_invariant = os.environ["VLLM_BATCH_INVARIANT"] == "1" and self.device != "cpu"
+        self.batch_invariant = os.environ.get("VLLM_BATCH_INVARIANT") == "1"
         self.bounds = bounds
         args = job["engine_args"]
         self.dtype = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}[args["dtype"]]
@@ -46,6 +77,8 @@ class VllmEngine:
                 gpu_memory_utilization=args["gpu_memory_utilization"],
                 tensor_parallel_size=max(1, torch.cuda.device_count()),
                 enable_prefix_caching=False,
+                enforce_eager=not GPU,
+                worker_extension_cls=f"{__name__}.{Shard.__name__}",
                 generation_config="vllm",
                 disable_log_stats=True,
                 max_logprobs=64,
@@ -55,11 +88,10 @@ class VllmEngine:
         beat()
 
     def loaded(self, tensor: str, positions: list[int]) -> list[float]:
-        def read(model) -> list[float]:
-            values = model.get_parameter(tensor).detach().reshape(-1)
-            return values[torch.tensor(positions, device=values.device)].float().tolist()
-
-        return self.llm.apply_model(read)[0]
+        found: dict[int, float] = {}
+        for held in self.llm.collective_rpc("held", args=(tensor, positions)):
+            found.update(held)
+        return [found[index] for index in range(len(positions))]
 
     def generate(self, prompts: list[list[int]], beat) -> Iterator[tuple[int, list[int], str]]:
         sampling = vllm.SamplingParams(
