@@ -24,7 +24,7 @@ use storm::Storm;
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 const LENGTH: Duration = Duration::from_secs(6);
-const GOOD_PER_S: u32 = 10;
+const GOOD_PER_S: u32 = 30;
 const MANY: u32 = 300;
 /// Forged requests per second, and the networks that they come from: each stays within what one
 /// network may ask for, the worst case for the verifier.
