@@ -10,8 +10,8 @@ use std::io::{BufWriter, Write};
 use std::path::Path;
 
 const TOKENIZER: &[u8] = include_bytes!("../../docker/scorer-cpu/ladder/model/tokenizer.json");
-const HIDDEN: u64 = 1024;
-const INNER: u64 = 4096;
+const HIDDEN: u64 = 2048;
+const INNER: u64 = 8192;
 const VOCAB: u64 = 512;
 
 /// The files of its weights.
